@@ -1,0 +1,1 @@
+"""One runtime for processes, services and background work, in one tree of nurseries."""

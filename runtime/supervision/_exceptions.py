@@ -1,0 +1,98 @@
+"""What supervision can refuse or report.
+
+SupervisionError
+├── IllegalTransitionError    a move that the table forbids; nothing was changed
+├── UnknownUnitError          (ValueError)
+├── DuplicateUnitError        (ValueError)
+├── DependencyCycleError      (ValueError)
+├── UnitInUseError            (ValueError)
+├── EndedBeforeReadyError     a unit's body returned without saying that it was ready
+└── UnitFailedError           somebody waited for a unit that has failed for good
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class SupervisionError(Exception):
+    """The base of every error of this package."""
+
+
+class IllegalTransitionError(SupervisionError):
+    """A state was to be followed by one that its table does not allow; nothing was changed."""
+
+    def __init__(self, subject: str, old: str | None, new: str, allowed: Iterable[str]) -> None:
+        self.subject, self.old, self.new = subject, old, new
+        self.allowed = tuple(sorted(allowed))
+        super().__init__(subject, old, new, self.allowed)
+
+    def __str__(self) -> str:
+        allowed = ", ".join(self.allowed) or "nothing, it is final"
+        return f"{self.subject}: {self.old} cannot become {self.new} (allowed: {allowed})"
+
+
+class UnknownUnitError(SupervisionError, ValueError):
+    """No unit has this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        super().__init__(name, self.known)
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, n=1)
+        return f"there is no unit {self.name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+class DuplicateUnitError(SupervisionError, ValueError):
+    """Two units of one supervisor were to have the same name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is already a unit {self.name!r}; give this one another name"
+
+
+class DependencyCycleError(SupervisionError, ValueError):
+    """Units wait for each other in a circle; *cycle* begins and ends with the same name."""
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        self.cycle = tuple(cycle)
+        super().__init__(self.cycle)
+
+    def __str__(self) -> str:
+        return f"circular dependency: {' -> '.join(self.cycle)}"
+
+
+class UnitInUseError(SupervisionError, ValueError):
+    """A unit cannot be removed while others depend on it."""
+
+    def __init__(self, name: str, dependents: Sequence[str]) -> None:
+        self.name, self.dependents = name, tuple(dependents)
+        super().__init__(name, self.dependents)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be removed, it is needed by {', '.join(self.dependents)}"
+
+
+class EndedBeforeReadyError(SupervisionError):
+    """The unit's body returned although it never called ``task_status.started()``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} ended without ever reporting that it was ready"
+
+
+class UnitFailedError(SupervisionError):
+    """The unit that was waited for is not coming: it has ended for good, or the tree stops."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name} did not become ready: {self.reason}"

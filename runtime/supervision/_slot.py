@@ -1,0 +1,122 @@
+"""What the supervisor knows of one unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import trio
+
+from .budget import StopBudget
+from .graph import Requirement, Stage
+from .restart import RestartHistory
+from .unit import Unit, UnitStatus
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Everything the supervisor knows of one unit; only the supervisor writes it."""
+
+    unit: Unit
+    wanted: bool = False
+    live: bool = False  # its body runs
+    stop_due: bool = False  # the body is to be cancelled, once its dependents are down
+    stop_sent: bool = False  # the body has been cancelled
+    removed: bool = False
+    over: Stage | None = None  # COMPLETED, FAILED or HELD
+    blocked_by: tuple[Requirement, ...] = ()
+    history: RestartHistory = field(default_factory=RestartHistory)
+    generation: int = 0
+    restarts: int = 0
+    reason: str = "not started"
+    error: Exception | None = None
+    started: float = 0.0
+    started_at: datetime | None = None
+    ready: float | None = None
+    restart_at: float = 0.0
+    next_restart_at: datetime | None = None
+    cause: int | None = None  # the event that will explain this unit's next move
+    last: int | None = None  # the newest event of this unit
+    budget: StopBudget | None = None
+    interruptible: trio.CancelScope | None = None  # what the keeper waits in
+    changed: trio.Event = field(default_factory=trio.Event)
+    nudge: trio.Event | None = None  # what the keeper waits for while its requirements do not hold
+    dependents: list[Slot] = field(default_factory=list)
+
+    @property
+    def stage(self) -> Stage:
+        """Where the unit stands, from the facts above."""
+        if self.live:
+            stages, state = self.unit.lifecycle.stages, self.unit.lifecycle.state
+            if state == stages.running:
+                return Stage.READY
+            return Stage.STARTING if state == stages.starting else Stage.STOPPING
+        if self.over is not None:
+            return self.over
+        if not self.wanted:
+            return Stage.IDLE
+        return Stage.WAITING if self.next_restart_at is None else Stage.BACKOFF
+
+    def wake(self) -> None:
+        """Tell everybody who waits for this unit that something about it changed."""
+        for dependent in self.dependents:
+            if dependent.nudge is not None:
+                dependent.nudge.set()
+        if self.changed.statistics().tasks_waiting:
+            self.changed.set()
+            self.changed = trio.Event()
+
+    def interrupt(self) -> None:
+        """Make the keeper look at what is wanted now."""
+        if self.interruptible is not None:
+            self.interruptible.cancel()
+
+    def describe(self, path: str) -> UnitStatus:
+        """Return a snapshot of the facts above for those outside."""
+        return UnitStatus(
+            name=path,
+            kind=self.unit.kind,
+            state=self.unit.lifecycle.state,
+            stage=self.stage,
+            generation=self.generation,
+            restarts=self.restarts,
+            reason=self.reason,
+            requirements=self.unit.requirements,
+            waiting_for=tuple(r.name for r in self.blocked_by),
+            next_restart_at=self.next_restart_at,
+            started_at=self.started_at,
+            ready_after_sec=self.ready - self.started if self.ready is not None else None,
+            error=self.error,
+        )
+
+
+class StartUp:
+    """When the start of a tree is over: every unit ready, over, or known to be held up."""
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self._expected: set[Slot] = set()
+
+    def expect(self, slot: Slot) -> None:
+        """Wait for the first verdict on *slot* too, unless the start is over already."""
+        if not self.settled.is_set():
+            self._expected.add(slot)
+
+    def note(self, slot: Slot) -> None:
+        """Take the first verdict on *slot*; those that can only wait for it now have theirs too."""
+        judged = [slot]
+        while judged:
+            one = judged.pop()
+            self._expected.discard(one)
+            if one.stage is not Stage.READY:
+                judged += [
+                    other
+                    for other in one.dependents
+                    if other in self._expected and other.stage is Stage.WAITING
+                ]
+        self.check()
+
+    def check(self) -> None:
+        """Say that the start is over, if it is."""
+        if not self._expected:
+            self.settled.set()

@@ -1,0 +1,142 @@
+"""Stopping takes a bounded time, and being cancelled is the ordinary way to be told to stop.
+
+Every shield of the project is made here. A `StopBudget` knows until when politeness may last and
+when all is over; budgets form a tree like the units, and a deadline that is set further up
+tightens every shield below it, also those that are already waited in.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import NamedTuple
+
+import trio
+
+#: Seconds a stop may take when nobody said otherwise.
+DEFAULT_STOP_SEC = 30.0
+_MOST_KEPT_BACK_SEC = 1.0
+
+
+class Deadlines(NamedTuple):
+    """Until when a stop may wait politely, and when it is over, on Trio's clock."""
+
+    polite_until: float = inf
+    over_at: float = inf
+
+
+def plan_stop(now: float, within_sec: float) -> Deadlines:
+    """Divide *within_sec* seconds; a fifth, at most a second, is kept back for SIGKILL."""
+    kept_back = min(_MOST_KEPT_BACK_SEC, within_sec / 5)
+    return Deadlines(now + within_sec - kept_back, now + within_sec)
+
+
+def tighten(one: Deadlines, other: Deadlines) -> Deadlines:
+    """Return the earlier of each; a deadline that was set is never put off."""
+    return Deadlines(min(one.polite_until, other.polite_until), min(one.over_at, other.over_at))
+
+
+def share(own_sec: float | None, now: float, until: float) -> float:
+    """Return when a wait of *own_sec* seconds (None: no limit) ends, at the latest *until*."""
+    return until if own_sec is None else min(now + own_sec, until)
+
+
+class StopBudget:
+    """What is left of the time to stop, for one unit or for a tree of them."""
+
+    def __init__(self) -> None:
+        self._deadlines = Deadlines()
+        self._children: set[StopBudget] = set()
+        self._shields: dict[trio.CancelScope, bool] = {}
+
+    @property
+    def begun(self) -> bool:
+        """Whether a stop is under way."""
+        return self._deadlines.over_at < inf
+
+    @property
+    def left_sec(self) -> float:
+        """Seconds until all is over; infinite while no stop is under way."""
+        return max(0.0, self._deadlines.over_at - trio.current_time()) if self.begun else inf
+
+    def begin(self, within_sec: float) -> None:
+        """Begin the stop; called again, it can only make the time shorter."""
+        self._tighten(plan_stop(trio.current_time(), within_sec))
+
+    def force(self, within_sec: float) -> None:
+        """End all politeness now, and everything in *within_sec* seconds."""
+        now = trio.current_time()
+        self._tighten(Deadlines(now, now + within_sec))
+
+    @contextmanager
+    def open_child(self) -> Iterator["StopBudget"]:
+        """Yield a budget that never ends later than this one."""
+        child = StopBudget()
+        child._deadlines = self._deadlines
+        self._children.add(child)
+        try:
+            yield child
+        finally:
+            self._children.discard(child)
+
+    @contextmanager
+    def polite(self, own_sec: float | None) -> Iterator[trio.CancelScope]:
+        """Shield a wait for something that was asked to end: at most *own_sec* seconds."""
+        with self._shield(own_sec, last=False) as scope:
+            yield scope
+
+    @contextmanager
+    def final(self, own_sec: float | None) -> Iterator[trio.CancelScope]:
+        """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
+        with self._shield(own_sec, last=True) as scope:
+            yield scope
+
+    @contextmanager
+    def _shield(self, own_sec: float | None, *, last: bool) -> Iterator[trio.CancelScope]:
+        if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
+            self.begin(DEFAULT_STOP_SEC)
+        with self._open_shield(last=last) as scope:
+            scope.deadline = share(own_sec, trio.current_time(), scope.deadline)
+            yield scope
+
+    @contextmanager
+    def _open_shield(self, *, last: bool) -> Iterator[trio.CancelScope]:
+        until = self._deadlines.over_at if last else self._deadlines.polite_until
+        with trio.CancelScope(shield=True, deadline=until) as scope:
+            self._shields[scope] = last
+            try:
+                yield scope
+            finally:
+                del self._shields[scope]
+
+    def _tighten(self, deadlines: Deadlines) -> None:
+        self._deadlines = tighten(self._deadlines, deadlines)
+        for scope, last in self._shields.items():
+            until = self._deadlines.over_at if last else self._deadlines.polite_until
+            scope.deadline = min(scope.deadline, until)
+        for child in self._children:
+            child._tighten(self._deadlines)  # noqa: SLF001 - another of the same class
+
+    async def hold(
+        self, body: Callable[[], Awaitable[object]], *, ask_to_stop: Callable[[], object]
+    ) -> None:
+        """Run *body* to its own end, even while the caller is being cancelled.
+
+        The cancellation calls *ask_to_stop*, which has to `begin` this budget; when that is over,
+        *body* is cancelled for good. In every case a pending `Cancelled` travels on from here.
+        """
+        ended = False
+
+        async def hear_cancellation() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                if not ended:
+                    ask_to_stop()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear_cancellation)
+            with self._open_shield(last=True):
+                await body()
+            ended = True
+            nursery.cancel_scope.cancel()
+        await trio.lowlevel.checkpoint_if_cancelled()

@@ -1,0 +1,208 @@
+"""A bounded, ordered record that any number of readers follow, each at its own pace.
+
+It carries the events of the units and, in the same form, the lines that a process prints.
+A reader never holds up the writer: what it was too slow for is counted as missed.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+
+class Entry(NamedTuple, Generic[T]):
+    """One item of a journal; *missed* items before it were gone before this reader came to them."""
+
+    sequence: int
+    item: T
+    missed: int = 0
+
+
+class Journal(Generic[T]):
+    """The newest items, at most *limit* of them and at most *weight_limit* in weight.
+
+    Sequence numbers begin at 1 and never repeat. Not for use from other threads.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        weight_limit: int | None = None,
+        weigh: Callable[[T], int] = lambda _: 1,
+    ) -> None:
+        self._limit, self._weight_limit, self._weigh = limit, weight_limit, weigh
+        self._items: deque[T] = deque()
+        self._weight = 0
+        self._last = 0
+        self._closed = False
+        self._more = trio.Event()
+
+    @property
+    def last(self) -> int:
+        """The sequence number of the newest item, 0 before the first."""
+        return self._last
+
+    def append(self, item: T) -> int:
+        """Add *item*, drop the oldest above the limits, wake the readers; return its number."""
+        self._items.append(item)
+        self._weight += self._weigh(item)
+        self._last += 1
+        while len(self._items) > self._limit or (
+            self._weight_limit is not None
+            and self._weight > self._weight_limit
+            and len(self._items) > 1
+        ):
+            self._weight -= self._weigh(self._items.popleft())
+        self._wake()
+        return self._last
+
+    def close(self) -> None:
+        """End every reader once it has read what is there."""
+        self._closed = True
+        self._wake()
+
+    def entry(self, sequence: int) -> Entry[T] | None:
+        """Return the item with this number, or None when it is gone or not there yet."""
+        index = sequence - (self._last - len(self._items) + 1)
+        return Entry(sequence, self._items[index]) if 0 <= index < len(self._items) else None
+
+    def tail(self, count: int | None = None) -> list[Entry[T]]:
+        """Return the newest *count* entries (all that are kept, without a count), oldest first."""
+        kept = len(self._items)
+        wanted = kept if count is None else min(max(count, 0), kept)
+        first = self._last - wanted + 1
+        return [Entry(first + i, self._items[kept - wanted + i]) for i in range(wanted)]
+
+    def read(self, *, after: int | None = None) -> "Reader[T]":
+        """Return a reader of what comes after number *after* (default: after the newest)."""
+        return Reader(self, self._last if after is None else after)
+
+    def _wake(self) -> None:
+        if self._more.statistics().tasks_waiting:
+            self._more.set()
+            self._more = trio.Event()
+
+    async def _next(self, after: int) -> Entry[T]:
+        """Return the entry after number *after*; cancelled, it has taken nothing."""
+        while self._last <= after:
+            if self._closed:
+                raise StopAsyncIteration
+            await self._more.wait()
+        oldest = self._last - len(self._items) + 1
+        sequence = max(after + 1, oldest)
+        return Entry(sequence, self._items[sequence - oldest], sequence - after - 1)
+
+
+class Reader(Generic[T]):
+    """An async iterator over a journal; it holds nothing but its place."""
+
+    __slots__ = ("_journal", "after")
+
+    def __init__(self, journal: Journal[T], after: int) -> None:
+        self._journal, self.after = journal, after
+
+    def __aiter__(self) -> "Reader[T]":
+        return self
+
+    async def __anext__(self) -> Entry[T]:
+        await trio.lowlevel.checkpoint()
+        entry = await self._journal._next(self.after)  # noqa: SLF001 - the reader is its other half
+        self.after = entry.sequence
+        return entry
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    MOVED = "moved"  #: a unit's state changed
+    ASKED = "asked"  #: somebody asked for something
+    NOTED = "noted"  #: a fact that changes no state: what a unit waits for, what had to be killed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitEvent:
+    """One fact about one unit, or about the whole tree where *unit* is empty.
+
+    *cause* is the sequence number of the event that led to this one; following the causes back
+    answers why a unit is as it is. *old* and *new* are states, given when the kind is MOVED.
+    """
+
+    timestamp: datetime
+    unit: str
+    kind: EventKind
+    reason: str
+    old: str | None = None
+    new: str | None = None
+    generation: int = 0
+    cause: int | None = None
+
+
+class Chronicle:
+    """Writes the events of one supervisor's units into the journal that the tree shares."""
+
+    def __init__(self, prefix: str, journal: Journal[UnitEvent]) -> None:
+        self._prefix, self._journal = prefix, journal
+
+    def path(self, name: str) -> str:
+        """Return the name of a unit as the whole tree knows it, such as ``worker/cpu-0``."""
+        return f"{self._prefix}/{name}" if self._prefix and name else name or self._prefix
+
+    def moved(
+        self, name: str, old: str, new: str, reason: str, *, generation: int, cause: int | None
+    ) -> int:
+        """Record that a state changed."""
+        return self._append(
+            name, EventKind.MOVED, reason, cause, old=str(old), new=str(new), generation=generation
+        )
+
+    def asked(self, name: str, reason: str, *, cause: int | None = None) -> int:
+        """Record that somebody asked for something; an empty *name* is the whole tree."""
+        return self._append(name, EventKind.ASKED, reason, cause)
+
+    def noted(self, name: str, reason: str, *, cause: int | None = None) -> int:
+        """Record a fact that changes no state."""
+        return self._append(name, EventKind.NOTED, reason, cause)
+
+    def words(self, number: int | None) -> str:
+        """Return the reason that an event gave, empty when it is gone or there is none."""
+        entry = None if number is None else self._journal.entry(number)
+        return "" if entry is None else entry.item.reason
+
+    def chain(self, number: int | None) -> list[UnitEvent]:
+        """Return an event and the causes behind it, as far as they are kept, the newest first."""
+        found: list[UnitEvent] = []
+        while number is not None and (entry := self._journal.entry(number)) is not None:
+            found.append(entry.item)
+            number = entry.item.cause
+        return found
+
+    def _append(
+        self,
+        name: str,
+        kind: EventKind,
+        reason: str,
+        cause: int | None,
+        *,
+        old: str | None = None,
+        new: str | None = None,
+        generation: int = 0,
+    ) -> int:
+        return self._journal.append(
+            UnitEvent(
+                timestamp=datetime.now(UTC),
+                unit=self.path(name),
+                kind=kind,
+                reason=reason,
+                old=old,
+                new=new,
+                generation=generation,
+                cause=cause,
+            )
+        )

@@ -1,0 +1,144 @@
+"""A unit is anything that runs: an async function that says when it is ready.
+
+That is the protocol of Trio's own ``nursery.start``: the body calls ``task_status.started()`` once
+it is ready, ends when its work ends, and stops when it is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .budget import StopBudget
+from .graph import Requirement, Stage
+from .lifecycle import Lifecycle, Stages, TransitionTable
+from .restart import RestartPolicy
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+
+class UnitState(StrEnum):
+    """The states of a unit of no kind of its own, such as a server or a nested supervisor."""
+
+    STOPPED = "stopped"  #: nothing of it runs
+    STARTING = "starting"  #: its body runs and has not reported that it is ready
+    RUNNING = "running"  #: it has
+    STOPPING = "stopping"  #: it was cancelled and has not ended yet
+    FAILED = "failed"  #: its body raised
+
+
+_U = UnitState
+UNIT_TABLE: TransitionTable[UnitState] = TransitionTable(
+    UnitState,
+    {
+        _U.STOPPED: {_U.STARTING},
+        _U.STARTING: {_U.RUNNING, _U.STOPPING, _U.STOPPED, _U.FAILED},
+        _U.RUNNING: {_U.STOPPING, _U.STOPPED, _U.FAILED},
+        _U.STOPPING: {_U.STOPPED, _U.FAILED},
+        _U.FAILED: {_U.STARTING},
+    },
+)
+_UNIT_STAGES = Stages(_U.STARTING, _U.RUNNING, _U.STOPPING, _U.STOPPED, _U.FAILED)
+
+
+class UnitBody(Protocol):
+    """What a unit runs. Returning is a good end, raising an `Exception` a failure."""
+
+    async def __call__(self, *, task_status: UnitHandle) -> object:
+        """Run until the work ends; cancelled, stop within `current_unit().budget`."""
+
+
+class UnitHandle:
+    """What the body of a running unit may say, and what it may ask: also a Trio ``TaskStatus``."""
+
+    __slots__ = ("_on_ending", "_on_started", "budget", "path")
+
+    def __init__(
+        self,
+        path: str,
+        budget: StopBudget,
+        on_started: Callable[[], None] = lambda: None,
+        on_ending: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.path, self.budget = path, budget
+        self._on_started, self._on_ending = on_started, on_ending
+
+    def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
+        """Report that the unit is ready; a second call raises `RuntimeError`, as Trio's does."""
+        self._on_started()
+
+    def ending(self, reason: str) -> None:
+        """Report that the work is over and only the clearing up remains."""
+        self._on_ending(reason)
+
+
+_current_unit: ContextVar[UnitHandle | None] = ContextVar("current_unit", default=None)
+
+
+def current_unit() -> UnitHandle:
+    """Return the unit that the calling task belongs to; outside every unit one that has no name."""
+    return _current_unit.get() or UnitHandle("", StopBudget())
+
+
+def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:
+    """Return the cell of a unit that is of no kind of its own."""
+    return Lifecycle(name, UNIT_TABLE, _UNIT_STAGES, UnitState.STOPPED)
+
+
+_NOT_RESTARTED = RestartPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unit:
+    """What a supervisor needs to know to run something.
+
+    *requirements* are met before it starts. *restart* says what follows an end that nobody asked
+    for; with *ends_tree* such an end stops the whole supervisor instead. *restart_dependents*
+    restarts what depends on it whenever it ends unasked or is restarted. A tree whose *keeps_alive*
+    units have all ended for good is over. *inner* is the supervisor whose ``run`` is the body.
+    """
+
+    name: str
+    body: UnitBody
+    kind: str = "unit"
+    lifecycle: Lifecycle[Any] = field(default_factory=plain_lifecycle)
+    requirements: tuple[Requirement, ...] = ()
+    restart: RestartPolicy = _NOT_RESTARTED
+    ends_tree: bool = False
+    restart_dependents: bool = False
+    keeps_alive: bool = True
+    autostart: bool = True
+    inner: Supervisor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitStatus:
+    """How a unit stands at one moment; *reason* is the last thing that happened, in words.
+
+    *ready_after_sec* is the time from start to ready of the running generation, *waiting_for*
+    the names whose conditions do not hold yet, *error* what ended the last generation badly.
+    """
+
+    name: str
+    kind: str
+    state: str
+    stage: Stage
+    generation: int
+    restarts: int
+    reason: str
+    requirements: tuple[Requirement, ...]
+    waiting_for: tuple[str, ...] = ()
+    next_restart_at: datetime | None = None
+    started_at: datetime | None = None
+    ready_after_sec: float | None = None
+    error: Exception | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and has reported that it is ready."""
+        return self.stage is Stage.READY
