@@ -271,6 +271,10 @@ class Supervisor:
         """Return once every unit is ready, over, or known to be held up by one that is not."""
         await self._start_up.settled.wait()
 
+    async def wait_stopping(self) -> None:
+        """Return once the whole tree has been told to stop, for whatever reason."""
+        await self._stop_asked.wait()
+
     async def wait_ended(self) -> None:
         """Return once `run` is over; cancelled, nothing happens to the tree."""
         await self._ended.wait()
@@ -508,6 +512,7 @@ class Supervisor:
             budget,
             on_started=lambda: self._became_ready(slot),
             on_ending=lambda reason: self._is_ending(slot, reason),
+            on_note=lambda fact: self._explain(slot, fact),
         )
         token = _current_unit.set(handle)
         try:
@@ -555,7 +560,7 @@ class Supervisor:
             now=now,
             random=self._jitter(),
         )
-        if isinstance(verdict, RestartIn) and not slot.unit.ends_tree:
+        if isinstance(verdict, RestartIn):
             slot.restarts += 1
             slot.restart_at = now + verdict.delay_sec
             slot.next_restart_at = _now() + timedelta(seconds=verdict.delay_sec)
@@ -569,7 +574,7 @@ class Supervisor:
         slot.cause = number
         if slot.unit.restart_dependents:
             self._send_due_stops(self._restart_dependents(slot, number))
-        if slot.unit.ends_tree and self._stopping is None:
+        if slot.unit.ends_tree and slot.over is not None and self._stopping is None:
             self.ended_by = slot.unit.name
             self.ask_stop_tree(f"{slot.unit.name} {reason}", cause=number)
         self._after_end(slot)

@@ -56,7 +56,7 @@ class UnitBody(Protocol):
 class UnitHandle:
     """What the body of a running unit may say, and what it may ask: also a Trio ``TaskStatus``."""
 
-    __slots__ = ("_on_ending", "_on_started", "budget", "path")
+    __slots__ = ("_on_ending", "_on_note", "_on_started", "budget", "path")
 
     def __init__(
         self,
@@ -64,9 +64,10 @@ class UnitHandle:
         budget: StopBudget,
         on_started: Callable[[], None] = lambda: None,
         on_ending: Callable[[str], None] = lambda _: None,
+        on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path, self.budget = path, budget
-        self._on_started, self._on_ending = on_started, on_ending
+        self._on_started, self._on_ending, self._on_note = on_started, on_ending, on_note
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
         """Report that the unit is ready; a second call raises `RuntimeError`, as Trio's does."""
@@ -75,6 +76,10 @@ class UnitHandle:
     def ending(self, reason: str) -> None:
         """Report that the work is over and only the clearing up remains."""
         self._on_ending(reason)
+
+    def note(self, fact: str) -> None:
+        """Record a fact about the unit that changes no state."""
+        self._on_note(fact)
 
 
 _current_unit: ContextVar[UnitHandle | None] = ContextVar("current_unit", default=None)
@@ -98,9 +103,10 @@ class Unit:
     """What a supervisor needs to know to run something.
 
     *requirements* are met before it starts. *restart* says what follows an end that nobody asked
-    for; with *ends_tree* such an end stops the whole supervisor instead. *restart_dependents*
-    restarts what depends on it whenever it ends unasked or is restarted. A tree whose *keeps_alive*
-    units have all ended for good is over. *inner* is the supervisor whose ``run`` is the body.
+    for; with *ends_tree* an end that no restart follows stops the whole supervisor.
+    *restart_dependents* restarts what depends on it whenever it ends unasked or is restarted. A
+    tree whose *keeps_alive* units have all ended for good is over. *inner* is the supervisor whose
+    ``run`` is the body.
     """
 
     name: str

@@ -1,0 +1,73 @@
+"""The contributor's guide: `nox --list` says what can be done here, and `nox` does what CI does.
+
+Every session has a virtual environment of its own, filled from the dependency groups in
+pyproject.toml, so a fresh clone needs Python 3.11, pip, and nothing else.
+"""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.4.10"
+nox.options.sessions = ["tests", "types", "lint", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+
+ROOT = Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+
+
+def install_group(session: nox.Session, group: str, *, project: bool = True) -> None:
+    """Install the dependency *group*, and the project in editable form unless told otherwise."""
+    editable = ("--editable", str(ROOT)) if project else ()
+    session.install(*editable, *nox.project.dependency_groups(PYPROJECT, group))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests under coverage, child processes included; arguments after -- go to pytest."""
+    install_group(session, "test")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    # A part of the tests covers a part of the code: there the report is for information.
+    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy and pyright, and that the public names are typed completely."""
+    install_group(session, "types")
+    session.run("mypy")
+    session.run("mypy", "noxfile.py")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "runtime", "--ignoreexternal")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format with ruff, and that imports go down the floors of the house."""
+    # Nothing here runs our code, so the project itself need not be installed.
+    install_group(session, "lint", project=False)
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache", "--no-logo", env={"PYTHONPATH": "http"})
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Check that every relative link in the Markdown files leads to a file and a heading."""
+    # The docs are read where they lie, in the repository: README and docs/ link to each other, to
+    # examples/ and to the source. A site generator (MkDocs is no longer maintained; ProperDocs,
+    # Zensical) sees docs/ alone and calls such links broken; rumdl checks them all, headings
+    # included, is one binary wheel, and is released every few weeks.
+    install_group(session, "docs", project=False)
+    session.run("rumdl", "check", "--no-cache", ".")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, by `python -m bench`; arguments after -- go to it."""
+    install_group(session, "bench")
+    session.run("python", "-m", "bench", *session.posargs)

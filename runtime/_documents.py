@@ -1,0 +1,113 @@
+"""Reads YAML and JSON files into plain data, and remembers the line of every key and item.
+
+YAML is read by PyYAML, whose nodes carry their marks; JSON is read by the same reader, as all of
+it but the oddest (a tab for an indentation) is YAML as well.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+_LARGEST_MB = 10
+_DEEPEST = 100
+_MOST_NODES = 200_000
+
+Location = tuple[str | int, ...]
+
+
+class DocumentError(ValueError):
+    """A file is no document at all; *line* is where that shows, 0 where it has no line."""
+
+    def __init__(self, path: Path, line: int, problem: str) -> None:
+        super().__init__(path, line, problem)
+        self.path, self.line, self.problem = path, line, problem
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line or 1}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file says, and on which line it says it."""
+
+    path: Path
+    data: object
+    lines: dict[Location, int]
+
+    def line(self, location: Location) -> int:
+        """Return the line of *location*, or of the nearest thing around it that has one."""
+        while location not in self.lines and location:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+
+def read_document(path: Path) -> Document:
+    """Read *path*; raise `DocumentError` when it cannot be read or is not well-formed."""
+    try:
+        if path.stat().st_size > _LARGEST_MB * 1024 * 1024:
+            raise DocumentError(path, 0, f"is larger than {_LARGEST_MB} MB")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DocumentError(path, 0, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DocumentError(path, line, "is no text in UTF-8") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
+        if root is None:
+            raise DocumentError(path, 0, "is empty")
+        return _Builder(path).build(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(filter(None, (error.context, error.problem)))
+        raise DocumentError(path, mark.line + 1 if mark else 0, problem) from error
+    except yaml.YAMLError as error:
+        raise DocumentError(path, 0, " ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise DocumentError(path, 0, "is nested too deeply") from error
+
+
+class _Builder:
+    """Turns nodes into plain data; aliases are counted each time, so that no bomb goes off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: dict[Location, int] = {}
+        self._count = 0
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def build(self, root: yaml.Node) -> Document:
+        return Document(self._path, self._value(root, ()), self._lines)
+
+    def _value(self, node: yaml.Node, at: Location) -> object:
+        self._count += 1
+        if self._count > _MOST_NODES:
+            raise self._error(node, f"has more than {_MOST_NODES} values")
+        if len(at) > _DEEPEST:
+            raise self._error(node, "is nested too deeply")
+        self._lines.setdefault(at, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(child, (*at, i)) for i, child in enumerate(node.value)]
+        try:
+            return self._scalars.construct_object(node)
+        except (ValueError, yaml.MarkedYAMLError) as error:
+            raise self._error(node, f"is no valid value: {error}") from error
+
+    def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[Hashable, object]:
+        found: dict[Hashable, object] = {}
+        for key_node, value_node in node.value:
+            key = self._value(key_node, at)
+            if not isinstance(key, str):
+                raise self._error(key_node, f"the key {key!r} is no text; put it in quotes")
+            if key in found:
+                raise self._error(key_node, f"the key {key!r} stands here twice")
+            self._lines[(*at, key)] = key_node.start_mark.line + 1
+            found[key] = self._value(value_node, (*at, key))
+        return found
+
+    def _error(self, node: yaml.Node, problem: str) -> DocumentError:
+        return DocumentError(self._path, node.start_mark.line + 1, problem)

@@ -1,0 +1,23 @@
+"""The one place of late imports: what a child need not wait for is loaded when it is first used.
+
+Each function imports a module that costs tens of milliseconds and returns it. A test keeps what is
+imported before the first process is spawned.
+"""
+
+import importlib
+from types import ModuleType
+
+
+def psutil() -> ModuleType:
+    """Return psutil, for statistics."""
+    return importlib.import_module("psutil")
+
+
+def rich() -> tuple[ModuleType, ModuleType]:
+    """Return ``rich.console`` and ``rich.table``, for what is shown once something runs."""
+    return importlib.import_module("rich.console"), importlib.import_module("rich.table")
+
+
+def command(name: str) -> ModuleType:
+    """Return the module behind a command of the command line; `run` forks its guard before."""
+    return importlib.import_module(f"runtime.cli._{name}")

@@ -1,0 +1,74 @@
+"""Tells a person what happens to the units of a tree, from its events."""
+
+import shutil
+from functools import partial
+
+import trio
+
+from runtime.pilot import ProcessPilot
+from runtime.supervision.events import EventKind, UnitEvent
+from runtime.supervision.graph import Stage
+
+from ._console import Console
+from ._table import render_table
+
+# What a start-up and an ordinary stop are made of: the line of progress and the prompt tell these.
+_EXPECTED = ("waiting for ", "stopped before it was started")
+
+
+class Report:
+    """Turns events into sentences, and start-up into a line of progress and a table."""
+
+    def __init__(self, pilot: ProcessPilot, console: Console) -> None:
+        self._pilot, self._console = pilot, console
+        self._supervisor = pilot.supervisor
+        self._starting = True
+
+    async def run(self) -> None:
+        """Tell every event until the journal is closed."""
+        async for entry in self._supervisor.events.read(after=0):
+            if entry.missed:
+                self._console.say(f"{entry.missed} events came too fast to be told", bad=True)
+            self._tell(entry.item)
+            if self._starting:
+                self._console.progress(self._progress())
+
+    async def tell_start(self) -> None:
+        """Show the table once start-up is over."""
+        await self._supervisor.wait_settled()
+        self._starting = False
+        self._console.progress("")
+        if self._supervisor.stopping is None:
+            statuses = self._supervisor.statuses()
+            pids = {s.name: s.pid for s in self._pilot.get_running_process() or ()}
+            render = partial(
+                render_table,
+                coloured=self._console.coloured,
+                width=shutil.get_terminal_size().columns,
+            )
+            self._console.show(await trio.to_thread.run_sync(render, statuses, pids))
+
+    def _tell(self, event: UnitEvent) -> None:
+        if not event.unit:
+            self._console.say(event.reason)
+        elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):
+            self._console.say(f"{event.unit} {event.reason}", bad=True)
+        elif event.kind is EventKind.MOVED:
+            self._tell_move(event)
+
+    def _tell_move(self, event: UnitEvent) -> None:
+        stages = self._supervisor.unit(event.unit).lifecycle.stages
+        if event.new == stages.running:
+            if not (self._starting and self._console.is_terminal):
+                self._console.say(f"{event.unit} is {event.reason}")
+        elif event.new in (stages.stopped, stages.failed):
+            well = event.reason in ("stopped", "completed")
+            if event.reason != "stopped" or self._supervisor.stopping is None:
+                self._console.say(f"{event.unit} {event.reason}", bad=not well)
+
+    def _progress(self) -> str:
+        statuses = self._supervisor.statuses()
+        done = sum(s.stage in (Stage.READY, Stage.COMPLETED) for s in statuses)
+        starting = ", ".join(s.name for s in statuses if s.stage is Stage.STARTING)
+        words = f"{done} of {len(statuses)} ready" + (f"; starting {starting}" if starting else "")
+        return words[: shutil.get_terminal_size().columns - 1]

@@ -1,0 +1,151 @@
+"""The command `run`: manifest, lock, and then the tree. It is imported below the guard only."""
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from runtime.guard import Guard
+from runtime.manifest import ManifestError, load_manifest
+from runtime.pilot import ProcessPilot
+from runtime.process import ProcessExitedError, ProcessManifest
+from runtime.process.host import Host
+from runtime.run_directory import (
+    LeftoversError,
+    RunDirectory,
+    RunDirectoryError,
+    default_run_directory,
+    open_run_directory,
+)
+from runtime.supervision.graph import Stage
+
+from ._console import Console
+from ._report import Report
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORCE_SIGNAL = signal.SIGQUIT
+_LISTENED = (*_STOP_SIGNALS, _FORCE_SIGNAL)
+# Without its guard the runtime has to be gone within a second, the search for leftovers included.
+_WITHOUT_GUARD_SEC = 0.7
+_LAST_WORDS_SEC = 1.0
+
+
+def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
+    """Run *manifest* to its end and return the exit status."""
+    try:
+        loaded = load_manifest(manifest, check=lambda m: ProcessPilot(m).unknown_names())
+    except ManifestError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    try:
+        folder = run_directory or loaded.run_directory or default_run_directory(manifest)
+        with open_run_directory(
+            folder,
+            manifest=manifest.absolute(),
+            guard_pid=None if guard is None else guard.pid,
+            say=lambda sentence: sys.stderr.write(f"{sentence}\n"),
+        ) as directory:
+            if guard is not None:
+                guard.hold(directory.fileno())
+            # The handlers so far end the process. They must not do that inside of Trio's run, so
+            # nothing is delivered until the tree listens.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _LISTENED)
+            return trio.run(_Tree(loaded, directory, guard, keep=keep).run)
+    except RunDirectoryError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+class _Tree:
+    """One run of a manifest, with all that stands around it."""
+
+    def __init__(
+        self, manifest: ProcessManifest, directory: RunDirectory, guard: Guard | None, *, keep: bool
+    ) -> None:
+        self._directory, self._guard = directory, guard
+        self._console = Console([process.name for process in manifest.processes])
+        host = Host(tree_id=directory.tree_id, echo=self._console.echo)
+        if guard is not None and guard.subreaper:
+            host = Host(tree_id=directory.tree_id, echo=self._console.echo, orphans=guard.orphans)
+        self._pilot = ProcessPilot(manifest, host=host, keep=keep)
+        self._report = Report(self._pilot, self._console)
+        self._supervisor = self._pilot.supervisor
+        self._forced_by: int | None = None
+        self._guard_lost = False
+
+    async def run(self) -> int:
+        """Run the tree and return the exit status."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._console.run)
+            async with trio.open_nursery() as telling:
+                telling.start_soon(self._report.run)
+                await self._run_tree()
+                self._supervisor.events.close()
+            if self._guard_lost:
+                await self._end_leftovers()
+            self._console.close()
+            # A terminal that nobody reads from must not keep us.
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_SEC
+        return self._status()
+
+    async def _run_tree(self) -> None:
+        with trio.open_signal_receiver(*_LISTENED) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _LISTENED)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hear, signals)
+                nursery.start_soon(self._note_stopping)
+                nursery.start_soon(self._report.tell_start)
+                if self._guard is not None:
+                    nursery.start_soon(self._watch, self._guard)
+                await self._pilot.start()
+                nursery.cancel_scope.cancel()
+
+    async def _hear(self, signals: AsyncIterator[int]) -> None:
+        async for signum in signals:
+            if self._supervisor.stopping is None and signum != _FORCE_SIGNAL:
+                name = signal.Signals(signum).name
+                self._supervisor.ask_stop_tree(f"{name} received; once more to kill what is left")
+            elif self._forced_by is None:
+                self._forced_by = signum
+                self._console.say("killing what is left", bad=True)
+                self._supervisor.force()
+
+    async def _watch(self, guard: Guard) -> None:
+        await trio.lowlevel.wait_readable(guard.fileno())
+        self._guard_lost = True
+        self._supervisor.ask_stop_tree("the guard has died", within_sec=_WITHOUT_GUARD_SEC)
+
+    async def _note_stopping(self) -> None:
+        await self._supervisor.wait_stopping()
+        await trio.to_thread.run_sync(self._directory.note_stopping)
+
+    async def _end_leftovers(self) -> None:
+        """Do the guard's last work: end what left its group, its session and its parents."""
+        with suppress(LeftoversError):  # it says so itself, to the next tree
+            await trio.to_thread.run_sync(self._directory.end_leftovers, self._console.say)
+
+    def _status(self) -> int:
+        """Return the exit status, as the help of the command says."""
+        if self._forced_by is not None:
+            return 128 + self._forced_by
+        if self._guard_lost:
+            return 1
+        if self._supervisor.ended_by is not None:
+            return _exit_status(self._supervisor.status(self._supervisor.ended_by).error)
+        if self._supervisor.stopping != "everything has ended":
+            return 0
+        bad = [s for s in self._supervisor.statuses() if s.stage in (Stage.FAILED, Stage.HELD)]
+        failed = [s for s in bad if s.stage is Stage.FAILED]
+        return _exit_status(failed[0].error) if failed else int(bool(bad))
+
+
+def _exit_status(error: Exception | None) -> int:
+    """Return the status that stands for the end of a process."""
+    if error is None:
+        return 0
+    if isinstance(error, ProcessExitedError) and error.returncode:
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
+    return 1

@@ -1,0 +1,116 @@
+"""The manifest file: loaded, checked, and every problem told with its place."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from runtime._documents import Document, DocumentError, Location, read_document
+from runtime.process import Dependency, Process, ProcessManifest, RestartSpec
+from runtime.process._manifest import Problem, with_base_directory
+
+_MODELS = (ProcessManifest, Process, RestartSpec, Dependency)
+_KEYS = sorted({name for model in _MODELS for name in model.model_fields})
+
+
+class ManifestError(Exception):
+    """A manifest cannot be used; *lines* has one line for each problem, with its place."""
+
+    def __init__(self, path: Path, lines: Sequence[str]) -> None:
+        super().__init__(path, tuple(lines))
+        self.path, self.lines = path, tuple(lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def load_manifest(
+    path: Path, *, check: Callable[[ProcessManifest], Sequence[Problem]] = lambda _: ()
+) -> ProcessManifest:
+    """Read, check and resolve the manifest in *path*; raise `ManifestError` with all that is wrong.
+
+    Relative paths start at ``base_directory``, or at the manifest's own folder. *check* may find
+    more problems in a manifest that is fine so far.
+    """
+    try:
+        document = read_document(path)
+    except DocumentError as error:
+        raise ManifestError(path, [str(error)]) from error
+    problems: list[Problem] = []
+    manifest: ProcessManifest | None = None
+    try:
+        data = with_base_directory(document.data, path.parent)
+        manifest = ProcessManifest.model_validate(data, context=problems)
+        problems += check(manifest)
+    except ValidationError as error:
+        problems += [_explain(each, document.data) for each in error.errors()]
+    if manifest is None or problems:
+        raise ManifestError(path, _tell(document, problems))
+    return manifest
+
+
+def _tell(document: Document, problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each problem that names file, line and key path."""
+    told: set[tuple[int, str]] = set()
+    for where, what in problems:
+        location = tuple(_indexed(where, document.data))
+        dotted = _dotted(location, document.data)
+        told.add((document.line(location), f"{dotted}: {what}" if dotted else what))
+    return [f"{document.path}:{line}: {words}" for line, words in sorted(told)]
+
+
+def _indexed(location: Location, data: object) -> Iterator[str | int]:
+    """Yield the steps of *location* with an entry's index in the place of its name."""
+    here: Any = data
+    for step in location:
+        known: str | int = step
+        if isinstance(here, list) and isinstance(step, str):
+            names = [each.get("name") if isinstance(each, Mapping) else None for each in here]
+            known = names.index(step) if step in names else step
+        yield known
+        here = _look(here, known)
+
+
+def _look(here: Any, step: str | int) -> Any:  # noqa: ANN401 - whatever a file says
+    try:
+        return here[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _explain(error: ErrorDetails, data: object) -> Problem:
+    """Return a problem of the model's in words that name the remedy, at its place in the file."""
+    location = _in_file(error["loc"], data)
+    key = str(error["loc"][-1]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(key, _KEYS, n=1)
+        return Problem(location, f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
+    if error["type"] == "missing":
+        return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
+    words = error["msg"].removeprefix("Value error, ")
+    return Problem(location, words[:1].lower() + words[1:])
+
+
+def _in_file(loc: Sequence[str | int], data: object) -> Location:
+    """Return *loc* without the steps that only the model knows, such as a union's choice."""
+    location: Location = ()
+    here: Any = data
+    for step in loc:
+        known = isinstance(here, Mapping) and step in here
+        if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
+            location, here = (*location, step), here[step]
+    return location
+
+
+def _dotted(location: Location, data: object) -> str:
+    """Return ``processes.api.path``, with names in the place of indices where there are any."""
+    parts: list[str] = []
+    here: Any = data
+    for step in location:
+        here = _look(here, step)
+        name = here.get("name") if isinstance(here, Mapping) and isinstance(step, int) else None
+        parts.append(name if isinstance(name, str) and name else str(step))
+    return ".".join(parts)

@@ -1,0 +1,15 @@
+"""Supervised processes: what the user says of them, how they stand, and how they are run."""
+
+from ._exceptions import NotReadyError as NotReadyError
+from ._exceptions import ProcessError as ProcessError
+from ._exceptions import ProcessExitedError as ProcessExitedError
+from ._exceptions import SpawnError as SpawnError
+from ._exceptions import SurvivorsError as SurvivorsError
+from ._manifest import ProcessManifest as ProcessManifest
+from ._state import ProcessState as ProcessState
+from .models import Dependency as Dependency
+from .models import Process as Process
+from .models import ProcessStatus as ProcessStatus
+from .models import RestartSpec as RestartSpec
+from .stats import ProcessRuntimeInfo as ProcessRuntimeInfo
+from .stats import ProcessStats as ProcessStats

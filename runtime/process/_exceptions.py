@@ -1,0 +1,90 @@
+"""What can go wrong with a process.
+
+ProcessError
+├── SpawnError            it could not be started at all
+├── ProcessExitedError    it ended although nobody asked it to
+├── NotReadyError         its readiness check did not pass in time
+└── SurvivorsError        something of it outlived SIGKILL
+"""
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ProcessError(Exception):
+    """The base of every error of a process."""
+
+
+class SpawnError(ProcessError):
+    """The program could not be started; *problem* is the system's own word for why."""
+
+    def __init__(self, name: str, path: str | Path, problem: str) -> None:
+        super().__init__(name, str(path), problem)
+        self.name, self.path, self.problem = name, str(path), problem
+
+    def __str__(self) -> str:
+        return f"cannot start {self.path}: {self.problem}"
+
+
+def exit_in_words(returncode: int) -> str:
+    """Return how a process ended, as a person would say it; -9 is ``killed by SIGKILL``."""
+    if returncode >= 0:
+        return f"exited with {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"killed by {name}"
+
+
+class ProcessExitedError(ProcessError):
+    """A process ended although nobody asked it to; a *returncode* of -9 is SIGKILL.
+
+    *ready* tells whether its readiness check had passed before.
+    """
+
+    def __init__(self, name: str, returncode: int, uptime_sec: float, *, ready: bool) -> None:
+        super().__init__(name, returncode, uptime_sec, ready)
+        self.name, self.returncode, self.uptime_sec = name, returncode, uptime_sec
+        self.ready = ready
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_exited, self.args
+
+    def __str__(self) -> str:
+        before = "" if self.ready else " before it was ready"
+        return f"{exit_in_words(self.returncode)}{before} after {self.uptime_sec:.1f} s"
+
+
+def _rebuild_exited(
+    name: str, returncode: int, uptime_sec: float, ready: bool
+) -> ProcessExitedError:
+    return ProcessExitedError(name, returncode, uptime_sec, ready=ready)
+
+
+class NotReadyError(ProcessError):
+    """A readiness check did not pass within *within_sec* seconds, or said that it never will."""
+
+    def __init__(self, name: str, strategy: str, within_sec: float, setting: str) -> None:
+        super().__init__(name, strategy, within_sec, setting)
+        self.name, self.strategy, self.within_sec = name, strategy, within_sec
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return (
+            f"not ready within {self.within_sec:g} s by its {self.strategy} check"
+            f" (the limit is {self.setting})"
+        )
+
+
+class SurvivorsError(ProcessError):
+    """What belonged to the process is still there after SIGKILL: the kernel holds on to it."""
+
+    def __init__(self, name: str, pids: Sequence[int]) -> None:
+        super().__init__(name, tuple(pids))
+        self.name, self.pids = name, tuple(pids)
+
+    def __str__(self) -> str:
+        listed = ", ".join(map(str, self.pids))
+        return f"pid {listed} outlived SIGKILL; it is not started again while that is there"

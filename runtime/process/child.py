@@ -1,0 +1,184 @@
+"""A child's lifetime is a block: whatever ends the block, nothing of the child is left behind."""
+
+import os
+import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import final
+
+import trio
+
+from runtime import _procfs
+from runtime._procfs import Stat
+from runtime.supervision.unit import UnitHandle
+
+from ._exceptions import SurvivorsError
+from .family import Family, wait_gone
+from .host import Host
+from .output import Output, read_lines
+from .spawn import Command, Spawned, spawn
+
+# How long the end of the output is waited for when all of the family is gone: first until somebody
+# else must be holding the pipe, then until what it still holds has been read.
+_PIPE_HELD_SEC = 0.05
+_DRAIN_SEC = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopPlan:
+    """How a child is asked to stop: *signum* to its group, SIGKILL after *timeout* seconds.
+
+    ``timeout=None`` waits as long as the budget of the unit lets it.
+    """
+
+    signum: signal.Signals = signal.SIGTERM
+    timeout: float | None = 5.0
+
+
+@final
+class Child:
+    """A started program; only `open_child` makes one."""
+
+    def __init__(self, command: Command, host: Host, spawned: Spawned) -> None:
+        self.command, self.pid = command, spawned.popen.pid
+        self._popen, self._pidfd, self._host = spawned.popen, spawned.pidfd, host
+        self.family = Family(self.pid, command.name, host)
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, -n for signal n; None while it runs. Looking does not reap it."""
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if status is None:
+            return None
+        return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+
+    async def wait_exit(self) -> int:
+        """Return how it ended as soon as it has; it is not reaped by that."""
+        await trio.lowlevel.wait_readable(self._pidfd)
+        returncode = self.returncode
+        if returncode is None:  # nobody but us may reap a child of ours
+            raise RuntimeError(f"pid {self.pid} has ended, and the kernel does not say how")
+        return returncode
+
+    async def stop(self, plan: StopPlan, unit: UnitHandle) -> list[int]:
+        """End the child and its family, return what outlived SIGKILL; shielded, within the budget.
+
+        What has ended by itself is not waited for. A descendant that outlives the child is asked
+        and killed in the same way.
+        """
+        if self.returncode is not None and not self.family.look():
+            return []
+        asked = trio.current_time()
+        with unit.budget.polite(plan.timeout):
+            self._signal(plan.signum, self.family.look())
+            await self._wait_all_gone()
+            return []
+        waited = trio.current_time() - asked
+        pids = ", ".join(map(str, self._living_pids()))
+        unit.note(f"killed (pid {pids}): still there {waited:.1f} s after {plan.signum.name}")
+        with unit.budget.final(self._host.kill_timeout):
+            while self.returncode is None or self.family.look():
+                family = self.family.look()
+                self._signal(signal.SIGKILL, family)
+                await self._wait_exit_of(family)
+                await trio.lowlevel.checkpoint()
+        return self._living_pids()
+
+    def end_holders(self, inodes: list[int]) -> None:
+        """Kill what was not known as family, and still holds the child's output open."""
+        for stat in self.family.holders(inodes):
+            _procfs.send_signal(stat.member, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Let the kernel forget the child; until then its pid means it, and its group."""
+        returncode = self.returncode
+        if returncode is not None and self._popen.returncode is None:
+            os.waitid(os.P_PID, self.pid, os.WEXITED)
+            self._popen.returncode = returncode
+        trio.lowlevel.notify_closing(self._pidfd)
+        os.close(self._pidfd)
+
+    def _living_pids(self) -> list[int]:
+        family = [stat.pid for stat in self.family.look()]
+        return family if self.returncode is not None else [self.pid, *family]
+
+    def _signal(self, signum: signal.Signals, family: list[Stat]) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signum)
+        for stat in family:
+            if stat.group != self.pid:
+                _procfs.send_signal(stat.member, signum)
+
+    async def _wait_all_gone(self) -> None:
+        await self._wait_exit_of([])
+        while left := self.family.look():
+            await self._wait_exit_of(left)
+
+    async def _wait_exit_of(self, family: list[Stat]) -> None:
+        await wait_gone(stat.member for stat in family)
+        if self.returncode is None:
+            await trio.lowlevel.wait_readable(self._pidfd)
+
+
+@asynccontextmanager
+async def open_child(
+    command: Command, host: Host, output: Output, plan: StopPlan, unit: UnitHandle
+) -> AsyncGenerator[Child]:
+    """Run *command* exactly as long as the block lasts, its output read to the end.
+
+    Leaving the block, for whatever reason, stops the child and all that descends from it, shielded
+    and within the budget of *unit*. Raises `SpawnError`, and `SurvivorsError` when something
+    outlived SIGKILL.
+    """
+    spawned = await spawn(command, host)
+    child = Child(command, host, spawned)
+    survivors: list[int] = []
+    try:
+        async with (
+            trio.lowlevel.FdStream(spawned.stdout) as stdout,
+            trio.lowlevel.FdStream(spawned.stderr) as stderr,
+            trio.open_nursery() as readers,
+        ):
+            # The readers outlive a cancellation, for the child may have something to say while it
+            # stops; their bound is that of the stop, and the drain after it.
+            reading = trio.CancelScope(shield=True)
+            read = trio.Event()
+            readers.start_soon(_read_output, stdout, stderr, output, reading, read)
+            try:
+                yield child
+            finally:
+                survivors = await child.stop(plan, unit)
+                if not read.is_set():
+                    await _drain(child, [spawned.stdout, spawned.stderr], read)
+                reading.cancel()
+    finally:
+        child.reap()
+        if survivors:
+            raise SurvivorsError(command.name, survivors)
+
+
+async def _read_output(
+    stdout: trio.abc.ReceiveStream,
+    stderr: trio.abc.ReceiveStream,
+    output: Output,
+    reading: trio.CancelScope,
+    read: trio.Event,
+) -> None:
+    with reading:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_lines, stdout, "stdout", output)
+            nursery.start_soon(read_lines, stderr, "stderr", output)
+    read.set()
+
+
+async def _drain(child: Child, pipes: list[int], read: trio.Event) -> None:
+    """Wait for the end of the output, at most `_DRAIN_SEC`: the pipe may be held for ever."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _DRAIN_SEC):
+        with trio.move_on_after(_PIPE_HELD_SEC):
+            await read.wait()
+            return
+        child.end_holders([os.fstat(fd).st_ino for fd in pipes])
+        await read.wait()

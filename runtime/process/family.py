@@ -1,0 +1,78 @@
+"""Who belongs to a process: all that descends from it, as far as that can be told from outside."""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import trio
+
+from runtime import _procfs
+from runtime._procfs import Member, Stat
+
+from .host import Host
+
+
+class Family:
+    """The descendants of one child.
+
+    To it belongs what is below the leader, and of the orphans in the tree those that kept its
+    session or group, carry its marker, were seen below it before, or are below such a one.
+    """
+
+    def __init__(self, leader: int, unit: str, host: Host) -> None:
+        self._leader = leader
+        self._host = host
+        self._marks = [f"{key}={value}".encode() for key, value in host.marker(unit).items()]
+        self._seen: set[Member] = set()
+
+    def look(self) -> list[Stat]:
+        """Return who lives now, without the leader; what is below it is remembered."""
+        found = _procfs.list_descendants([self._leader])
+        self._seen.update(stat.member for stat in found)
+        for root in self._host.orphans():
+            stat = _procfs.read_stat(root)
+            if stat is not None and stat.pid != self._leader:
+                found += self._of_tree([stat, *_procfs.list_descendants([root])])
+        return [stat for stat in found if stat.alive]
+
+    def holders(self, inodes: Iterable[int]) -> list[Stat]:
+        """Return the orphans, and what is below them, that hold one of these pipes open."""
+        roots = self._host.orphans()
+        below = [s for root in roots if (s := _procfs.read_stat(root)) is not None]
+        below += _procfs.list_descendants(roots)
+        wanted = list(inodes)
+        return [
+            stat
+            for stat in below
+            if stat.alive and any(_procfs.holds_pipe(stat.pid, inode) for inode in wanted)
+        ]
+
+    def _of_tree(self, tree: Sequence[Stat]) -> list[Stat]:
+        """Return those of *tree* (parents first) that are ours: a relative's children are, too."""
+        ours: dict[int, Stat] = {}
+        for stat in tree:
+            if stat.parent in ours or self._is_relative(stat):
+                ours[stat.pid] = stat
+        return list(ours.values())
+
+    def _is_relative(self, stat: Stat) -> bool:
+        return (
+            self._leader in (stat.session, stat.group)
+            or stat.member in self._seen
+            or all(_procfs.has_environ(stat.pid, mark) for mark in self._marks)
+        )
+
+
+async def wait_gone(members: Iterable[Member]) -> None:
+    """Return once none of these processes lives; the caller owns the deadline."""
+    for member in members:
+        try:
+            pidfd = os.pidfd_open(member.pid)
+        except ProcessLookupError:
+            continue
+        try:
+            stat = _procfs.read_stat(member.pid)
+            if stat is not None and stat.member == member:
+                await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            trio.lowlevel.notify_closing(pidfd)
+            os.close(pidfd)

@@ -1,0 +1,53 @@
+"""What all processes of one tree have in common, and how their orphans are found."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from secrets import token_hex
+
+import trio
+
+from runtime import _procfs
+
+from .output import Line
+
+
+def _ancestors_other_children() -> list[int]:
+    """Return the pids that an orphan of ours must be among when there is no guard.
+
+    The kernel gives an orphan to the nearest subreaper or init above it, which is above us, too.
+    The chain that leads down to us is left out.
+    """
+    chain = [os.getpid()]
+    while (stat := _procfs.read_stat(chain[-1])) is not None and stat.parent > 0:
+        chain.append(stat.parent)
+    return [
+        pid for ancestor in chain[1:] for pid in _procfs.list_children(ancestor) if pid not in chain
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """Where processes are started: the tree they are marked with, and limits they share.
+
+    *orphans* lists the pids to search for descendants that lost their parent: the guard knows them,
+    otherwise the ancestors' other children are asked. *echo* is called with the name and the new
+    lines of a process, whenever it prints some; it must not block.
+
+    Spawning, checks and plugins have limiters of their own, because Trio's default one is shared
+    with everything else in threads: blocking plugins must never delay a spawn.
+    """
+
+    tree_id: str = field(default_factory=lambda: token_hex(8))
+    orphans: Callable[[], Sequence[int]] = _ancestors_other_children
+    echo: Callable[[str, Sequence[Line]], None] | None = None
+    kill_timeout: float = 5.0
+    check_interval_sec: float = 0.1
+    spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
+    checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
+    plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
+
+    def marker(self, unit: str) -> dict[str, str]:
+        """Return the variables that tell every descendant's unit and tree."""
+        return {"RUNTIME_TREE": self.tree_id, "RUNTIME_UNIT": unit}

@@ -1,0 +1,342 @@
+"""The models of processes: what the user wants of one, and how it stands."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    Tag,
+    model_validator,
+)
+
+from runtime.supervision.graph import Condition, Requirement
+from runtime.supervision.lifecycle import Lifecycle
+from runtime.supervision.restart import RestartPolicy, RestartWhen
+
+from ._executable import find_executable
+from ._state import ProcessState, process_lifecycle
+from .hooks import (
+    HOOK_TYPES,
+    LifecycleHookType,
+    ProcessHookType,
+    ReadyStrategyType,
+    StatHandlerType,
+    call_plugin,
+)
+from .host import Host
+from .output import Output
+from .readiness import STRATEGIES, wait_ready
+from .stats import ProcessRuntimeInfo, ProcessStats
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
+
+
+def _known_signal(name: str) -> str:
+    name = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    if name not in signal.Signals.__members__:
+        raise ValueError(f"there is no signal {name!r} here; SIGTERM, SIGINT and SIGQUIT are usual")
+    return name
+
+
+SignalName = Annotated[str, AfterValidator(_known_signal)]
+
+
+class ProcessStatus(BaseModel):
+    """How a process stands; *pid* is 0 and *return_code* set once it has ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="Name of the process.")
+    pid: int = Field(description="Its pid, 0 when nothing of it runs.")
+    status: ProcessState = Field(description="Its state.")
+    return_code: int | None = Field(description="How it ended, -n for signal n; None before that.")
+
+
+class Dependency(BaseModel):
+    """An edge of the graph with a condition of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: UnitName = Field(description="The unit that is waited for.")
+    condition: Condition = Field(
+        default=Condition.READY, description="What is waited for in that unit."
+    )
+
+
+class RestartSpec(BaseModel):
+    """How a process comes back after it ended unasked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    when: RestartWhen = Field(
+        default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
+    )
+    delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
+    factor: float = Field(
+        default=2.0, ge=1, allow_inf_nan=False, description="Growth of the delay."
+    )
+    max_delay_sec: Seconds = Field(default=30.0, description="Seconds that the delay grows to.")
+    jitter: float = Field(
+        default=0.0, ge=0, le=1, description="Up to this share of the delay is added at random."
+    )
+    forgive_after_sec: Seconds = Field(
+        default=60.0, description="Seconds of being ready after which the delays begin anew."
+    )
+    max_restarts: int | None = Field(
+        default=None, ge=0, description="Restarts before it is given up; unset: no limit."
+    )
+    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Seconds within which restarts are counted; unset: since it was forgiven.",
+    )
+
+    def to_policy(self) -> RestartPolicy:
+        """Return the same for the supervisor."""
+        return RestartPolicy(**self.model_dump())
+
+
+def _kind_of_entry(entry: object) -> str:
+    return "process" if isinstance(entry, Process) else "name" if isinstance(entry, str) else "edge"
+
+
+DependencyEntry = Annotated[
+    Annotated[UnitName, Tag("name")]
+    | Annotated[Dependency, Tag("edge")]
+    | Annotated[InstanceOf["Process"], Tag("process")],
+    Discriminator(_kind_of_entry),
+]
+
+
+def _no_hooks() -> dict[ProcessHookType, list[LifecycleHookType]]:
+    return {hook_type: [] for hook_type in HOOK_TYPES}
+
+
+class Process(BaseModel):
+    """One program of a manifest: what is to be run and how, and a façade over its one state."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: UnitName = Field(description="The name of the process.")
+    working_directory: Path | None = Field(
+        default=None, description="Where it runs; unset: the folder of the executable."
+    )
+    path: Path = Field(description="The executable: a path, or a bare name to look up on PATH.")
+    args: list[str] = Field(default=[], description="The arguments, handed over without a shell.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Variables, merged over the runtime's own environment."
+    )
+    timeout: Seconds | None = Field(
+        default=5.0,
+        description="Seconds between the stop signal and SIGKILL; null: what the stop has left.",
+    )
+    shutdown_strategy: Literal["restart", "do_not_restart", "shutdown_everything"] | None = Field(
+        default="restart", description="What follows its end, unless `restart` says otherwise."
+    )
+    dependencies: list[DependencyEntry] = Field(
+        default=[], description="The units that must be ready, or meet a condition, before."
+    )
+    lifecycle_hooks: list[str] = Field(default=[], description="Names of hooks, from plugins.")
+    stat_handlers: list[str] = Field(
+        default=[], description="Names of statistics handlers, from plugins."
+    )
+    ready_strategy: str | None = Field(
+        default=None, description="How readiness is checked; unset: ready once it is spawned."
+    )
+    affinity: list[int] | None = Field(
+        default=None, description="The logical CPUs that it may run on; unset: all."
+    )
+    ready_timeout_sec: Seconds = Field(
+        default=5.0, description="Seconds within which it must be ready."
+    )
+    ready_params: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters of the readiness check."
+    )
+    restart: RestartSpec | None = Field(
+        default=None, description="When and how it is restarted; unset: by `shutdown_strategy`."
+    )
+    restart_dependents: bool = Field(
+        default=False, description="Whether its restarts restart what depends on it."
+    )
+    stop_signal: SignalName = Field(
+        default="SIGTERM", description="The signal that asks the process group to stop."
+    )
+
+    _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
+    _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
+    _info: ProcessRuntimeInfo = PrivateAttr(default_factory=ProcessRuntimeInfo)
+    _output: Output = PrivateAttr(default_factory=Output)
+    _pid: int = PrivateAttr(default=0)
+    _return_code: int | None = PrivateAttr(default=None)
+    _found_on_path: bool = PrivateAttr(default=False)
+    _hooks: dict[ProcessHookType, list[LifecycleHookType]] = PrivateAttr(default_factory=_no_hooks)
+    _stat_handlers: list[StatHandlerType] = PrivateAttr(default_factory=list)
+    _ready_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_other_spellings(cls, data: object) -> object:
+        if isinstance(data, Mapping) and "processor_affinity" in data:
+            data = dict(data)
+            data["affinity"] = data.pop("processor_affinity")
+        return data
+
+    def model_post_init(self, context: object, /) -> None:
+        """Make the cell that holds the state."""
+        super().model_post_init(context)
+        self._lifecycle = process_lifecycle(self.name)
+        for entry in self.dependencies:
+            if isinstance(entry, Dependency):
+                self._conditions[entry.name] = entry.condition
+
+    @property
+    def command(self) -> list[str]:
+        """The path of the executable along with all arguments."""
+        return [str(self.path), *self.args]
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """All that the process waits for, of whatever kind, with the conditions."""
+        names = [entry if isinstance(entry, str) else entry.name for entry in self.dependencies]
+        return tuple(
+            Requirement(name, self._conditions.get(name, Condition.READY))
+            for name in dict.fromkeys(names)
+        )
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        """The ``restart`` block, or what `shutdown_strategy` stands for without one."""
+        if self.restart is not None:
+            return self.restart.to_policy()
+        if self.shutdown_strategy in ("restart", None):
+            return RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True)
+        return RestartPolicy()
+
+    @property
+    def lifecycle_hook_functions(self) -> dict[ProcessHookType, list[LifecycleHookType]]:
+        """The hooks that plugins provide under the names in ``lifecycle_hooks``."""
+        return self._hooks
+
+    @property
+    def stats_handler_functions(self) -> list[StatHandlerType]:
+        """The handlers that plugins provide under the names in ``stat_handlers``."""
+        return self._stat_handlers
+
+    @property
+    def ready_strategy_function(self) -> ReadyStrategyType | None:
+        """The function behind ``ready_strategy``: a plugin's, else the built-in one, else None."""
+        if self._ready_strategy is not None or self.ready_strategy not in STRATEGIES:
+            return self._ready_strategy
+        return _built_in_strategy
+
+    def provide_ready_strategy(self, function: ReadyStrategyType) -> None:
+        """Let a plugin's *function* decide whether the process is ready."""
+        self._ready_strategy = function
+
+    @property
+    def lifecycle(self) -> Lifecycle[ProcessState]:
+        """The one cell that holds the state."""
+        return self._lifecycle
+
+    @property
+    def output(self) -> Output:
+        """What it has printed lately, over all its generations."""
+        return self._output
+
+    def resolve_path(self, base: Path) -> None:
+        """Make `path` absolute: a file below *base*, a wildcard's one match, or a name on PATH.
+
+        Symbolic links stay, for a virtual environment's python is one. Raises `ValueError`.
+        """
+        self.path, self._found_on_path = find_executable(self.path, base, self.env.get("PATH"))
+
+    def resolve_folders(self, base: Path) -> None:
+        """Make the working directory, and the path that readiness looks at, absolute."""
+        if self.working_directory is not None:
+            self.working_directory = base / self.working_directory
+        else:
+            self.working_directory = base if self._found_on_path else self.path.parent
+        if self.ready_strategy in STRATEGIES and "path" in self.ready_params:
+            self.ready_params["path"] = str(base / str(self.ready_params["path"]))
+
+    def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment that the child gets."""
+        return {**os.environ, **self.env, **marker}
+
+    def update_status(
+        self, status: ProcessState, pid: int | None = None, return_code: int | None = None
+    ) -> None:
+        """Move the state through its table, and note the pid or return code that is given.
+
+        Raises `IllegalTransitionError`; the state that it has already is no move.
+        """
+        if status is not self._lifecycle.state:
+            self._lifecycle.move(status)
+        if pid is not None:
+            self._pid = pid
+        if return_code is not None:
+            self._return_code = return_code
+
+    def note_spawned(self, pid: int) -> None:
+        """Note that a new generation runs as *pid*."""
+        self._pid, self._return_code = pid, None
+
+    def note_ended(self, return_code: int | None) -> None:
+        """Note that nothing of it runs any more."""
+        self._pid, self._return_code = 0, return_code
+
+    def get_status(self) -> ProcessStatus:
+        """Return how it stands."""
+        return ProcessStatus(
+            name=self.name,
+            pid=self._pid,
+            status=self._lifecycle.state,
+            return_code=self._return_code,
+        )
+
+    def record_process_stats(self, pid: int) -> None:
+        """Measure what process *pid* uses; it reads the system, so call it off the event loop."""
+        self._info.measure(pid)
+
+    def get_stats(self) -> ProcessStats:
+        """Return what it used when it was last measured."""
+        return ProcessStats(
+            name=self.name,
+            path=self.path,
+            memory_usage_mb=self._info.memory_usage_mb,
+            cpu_usage_percent=self._info.cpu_usage_percent,
+            max_memory_usage_mb=self._info.max_memory_usage_mb,
+            max_cpu_usage_percent=self._info.max_cpu_usage,
+        )
+
+    async def check_ready(self, host: Host) -> bool:
+        """Return True as soon as the process is ready, False when its check has given up on it.
+
+        The deadline belongs to the caller. Without a strategy a process is ready at once.
+        """
+        if self._ready_strategy is not None:
+            return await call_plugin(
+                self._ready_strategy, self, host.check_interval_sec, limiter=host.plugins
+            )
+        if self.ready_strategy is not None:
+            await STRATEGIES[self.ready_strategy](self.ready_params, host)
+        return True
+
+    async def wait_until_ready(self) -> bool:
+        """Return whether the process is ready within ``ready_timeout_sec``."""
+        return await wait_ready(self.check_ready(Host()), self.ready_timeout_sec)
+
+
+async def _built_in_strategy(process: Process, interval_sec: float) -> bool:
+    return await wait_ready(
+        process.check_ready(Host(check_interval_sec=interval_sec)), process.ready_timeout_sec
+    )

@@ -1,0 +1,88 @@
+"""The one place that starts a program."""
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from ._exceptions import SpawnError
+from .host import Host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What is to be run: *argv* without a shell, in *working_directory*, with exactly *env*."""
+
+    name: str
+    argv: Sequence[str]
+    working_directory: Path | None
+    env: Mapping[str, str]
+    affinity: Sequence[int] | None = None
+
+
+@dataclass(slots=True)
+class Spawned:
+    """A child just started: its handle, a descriptor of its exit, the read ends of its output."""
+
+    popen: subprocess.Popen[bytes]
+    pidfd: int
+    stdout: int
+    stderr: int
+
+
+async def spawn(command: Command, host: Host) -> Spawned:
+    """Start *command* in a session and group of its own; raise `SpawnError` when it cannot be.
+
+    The child's standard input is empty. Cancelled before it begins, nothing was started; it is not
+    cancelled while it starts.
+    """
+    return await trio.to_thread.run_sync(_spawn, command, limiter=host.spawning)
+
+
+def _spawn(command: Command) -> Spawned:
+    opened: list[int] = []
+    try:
+        stdout, childs_stdout = _open_pipe(opened)
+        stderr, childs_stderr = _open_pipe(opened)
+        popen = _start(command, childs_stdout, childs_stderr)
+        pidfd = os.pidfd_open(popen.pid)
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        # The system names the folder when that is what is missing, else the program.
+        path = error.filename or command.argv[0]
+        raise SpawnError(command.name, path, error.strerror or str(error)) from error
+    os.close(childs_stdout)
+    os.close(childs_stderr)
+    return Spawned(popen, pidfd, stdout, stderr)
+
+
+def _open_pipe(opened: list[int]) -> tuple[int, int]:
+    ends = os.pipe()
+    opened.extend(ends)
+    return ends
+
+
+def _start(command: Command, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    # A child inherits the affinity of the thread that forks it. So it has its own from its first
+    # instruction, without code of ours between fork and exec.
+    before = None
+    if command.affinity is not None:
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, command.affinity)
+    try:
+        return subprocess.Popen(
+            list(command.argv),
+            cwd=command.working_directory,
+            env=dict(command.env),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    finally:
+        if before is not None:
+            os.sched_setaffinity(0, before)

@@ -1,0 +1,30 @@
+"""What every test may ask for.
+
+Coroutine tests and fixtures run on Trio, by AnyIO's pytest plugin, each test in a run of its own
+and in real time. A test that names the fixture `autojump_clock` (or a whole module, by
+``pytestmark = pytest.mark.usefixtures("autojump_clock")``) runs on that clock instead: time stands
+still while a task can run, and jumps to the next deadline when none can. That is for logic alone:
+the clock also jumps while something real (a child, a socket, a thread) is merely slow, so tests
+that have one inside use real time, under ``trio.fail_after``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """The virtual clock of this test, and of no other."""
+    return MockClock(autojump_threshold=0)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> str | tuple[str, dict[str, Any]]:
+    """Tell AnyIO's plugin to run this test on Trio, and on which clock."""
+    if "autojump_clock" in request.fixturenames:
+        return "trio", {"clock": request.getfixturevalue("autojump_clock")}
+    return "trio"
