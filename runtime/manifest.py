@@ -66,9 +66,9 @@ def _indexed(location: Location, data: object) -> Iterator[str | int]:
     """Yield the steps of *location* with an entry's index in the place of its name."""
     here: Any = data
     for step in location:
-        known: str | int = step
+        known = step
         if isinstance(here, list) and isinstance(step, str):
-            names = [each.get("name") if isinstance(each, Mapping) else None for each in here]
+            names = [_look(each, "name") for each in here]
             known = names.index(step) if step in names else step
         yield known
         here = _look(here, known)
@@ -101,7 +101,7 @@ def _in_file(loc: Sequence[str | int], data: object) -> Location:
     for step in loc:
         known = isinstance(here, Mapping) and step in here
         if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
-            location, here = (*location, step), here[step]
+            location, here = (*location, step), _look(here, step)
     return location
 
 

@@ -40,6 +40,7 @@ class HasPid(Protocol):
     @property
     def pid(self) -> int:
         """The pid."""
+        ...
 
 
 class ProcessPilot:
@@ -130,10 +131,11 @@ class ProcessPilot:
         problems: list[Problem] = []
         for process in self.manifest.processes:
             here: Location = ("processes", process.name)
-            problems += _unknown((*here, "lifecycle_hooks"), process.lifecycle_hooks, self._hooks)
-            problems += _unknown(
-                (*here, "stat_handlers"), process.stat_handlers, self._stat_handlers
-            )
+            for key, names, known in (
+                ("lifecycle_hooks", process.lifecycle_hooks, self._hooks),
+                ("stat_handlers", process.stat_handlers, self._stat_handlers),
+            ):
+                problems += _unknown((*here, key), names, known)
             if process.ready_strategy is not None and process.ready_strategy not in strategies:
                 message = _no_such(process.ready_strategy, strategies)
                 problems.append(Problem((*here, "ready_strategy"), message))

@@ -52,7 +52,7 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
     Examples:
       python -m runtime manifest.yaml
       python -m runtime run --keep examples/quickstart/manifest.yaml
-    """
+    """  # noqa: D301 - click reads the backspace
     guard = None if no_guard else open_guard()
     # Until the tree listens itself, there is nothing to stop: a signal just ends this process.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import trio
 
@@ -36,5 +36,9 @@ async def call_plugin(
     """
     if inspect.iscoroutinefunction(inspect.unwrap(function)):
         return await cast("Awaitable[T]", function(*args))
-    result = await trio.to_thread.run_sync(function, *args, limiter=limiter, abandon_on_cancel=True)
-    return await result if inspect.isawaitable(result) else result
+    result: Any = await trio.to_thread.run_sync(
+        function, *args, limiter=limiter, abandon_on_cancel=True
+    )
+    if inspect.isawaitable(result):  # a plain function that returns a coroutine, as a lambda does
+        result = await result
+    return cast("T", result)

@@ -1,9 +1,15 @@
 """What a process uses: cpu and memory, now and at most."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime import _late
+
+if TYPE_CHECKING:
+    import psutil
 
 _MB = 1024 * 1024
 
@@ -29,7 +35,7 @@ class ProcessRuntimeInfo:
         self._max_memory_usage_mb = 0.0
         self._max_cpu_usage = 0.0
         # psutil measures cpu between two looks at one and the same object.
-        self._measured: object = None
+        self._measured: psutil.Process | None = None
 
     @property
     def memory_usage_mb(self) -> float:
@@ -63,14 +69,14 @@ class ProcessRuntimeInfo:
 
     def measure(self, pid: int) -> None:
         """Look at process *pid*; one that is gone uses nothing."""
-        psutil = _late.psutil()
+        loaded = _late.psutil()
         try:
             measured = self._measured
-            if not isinstance(measured, psutil.Process) or measured.pid != pid:
-                measured = self._measured = psutil.Process(pid)
+            if measured is None or measured.pid != pid:
+                measured = self._measured = loaded.Process(pid)
             with measured.oneshot():
                 self.memory_usage_mb = measured.memory_info().rss / _MB
                 self.cpu_usage_percent = measured.cpu_percent()
-        except psutil.NoSuchProcess:
+        except loaded.NoSuchProcess:
             self._measured = None
             self.memory_usage_mb, self.cpu_usage_percent = 0.0, 0.0

@@ -5,7 +5,7 @@ when all is over; budgets form a tree like the units, and a deadline that is set
 tightens every shield below it, also those that are already waited in.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from math import inf
 from typing import NamedTuple
@@ -68,7 +68,7 @@ class StopBudget:
         self._tighten(Deadlines(now, now + within_sec))
 
     @contextmanager
-    def open_child(self) -> Iterator["StopBudget"]:
+    def open_child(self) -> Generator["StopBudget"]:
         """Yield a budget that never ends later than this one."""
         child = StopBudget()
         child._deadlines = self._deadlines
@@ -79,19 +79,19 @@ class StopBudget:
             self._children.discard(child)
 
     @contextmanager
-    def polite(self, own_sec: float | None) -> Iterator[trio.CancelScope]:
+    def polite(self, own_sec: float | None) -> Generator[trio.CancelScope]:
         """Shield a wait for something that was asked to end: at most *own_sec* seconds."""
         with self._shield(own_sec, last=False) as scope:
             yield scope
 
     @contextmanager
-    def final(self, own_sec: float | None) -> Iterator[trio.CancelScope]:
+    def final(self, own_sec: float | None) -> Generator[trio.CancelScope]:
         """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
         with self._shield(own_sec, last=True) as scope:
             yield scope
 
     @contextmanager
-    def _shield(self, own_sec: float | None, *, last: bool) -> Iterator[trio.CancelScope]:
+    def _shield(self, own_sec: float | None, *, last: bool) -> Generator[trio.CancelScope]:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
             self.begin(DEFAULT_STOP_SEC)
         with self._open_shield(last=last) as scope:
@@ -99,7 +99,7 @@ class StopBudget:
             yield scope
 
     @contextmanager
-    def _open_shield(self, *, last: bool) -> Iterator[trio.CancelScope]:
+    def _open_shield(self, *, last: bool) -> Generator[trio.CancelScope]:
         until = self._deadlines.over_at if last else self._deadlines.polite_until
         with trio.CancelScope(shield=True, deadline=until) as scope:
             self._shields[scope] = last

@@ -89,8 +89,11 @@ class Journal(Generic[T]):
             self._more.set()
             self._more = trio.Event()
 
-    async def _next(self, after: int) -> Entry[T]:
-        """Return the entry after number *after*; cancelled, it has taken nothing."""
+    async def wait_next(self, after: int) -> Entry[T]:
+        """Return the entry after number *after* once there is one.
+
+        Raises `StopAsyncIteration` when the journal is closed and has nothing more.
+        """
         while self._last <= after:
             if self._closed:
                 raise StopAsyncIteration
@@ -113,7 +116,7 @@ class Reader(Generic[T]):
 
     async def __anext__(self) -> Entry[T]:
         await trio.lowlevel.checkpoint()
-        entry = await self._journal._next(self.after)  # noqa: SLF001 - the reader is its other half
+        entry = await self._journal.wait_next(self.after)
         self.after = entry.sequence
         return entry
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -33,7 +33,7 @@ from .budget import DEFAULT_STOP_SEC, StopBudget
 from .events import Chronicle, Journal, UnitEvent
 from .graph import Answer, Requirement, Stage, dependents_of, judge_condition, start_order
 from .restart import GiveUp, RestartHistory, RestartIn, judge_end
-from .unit import Unit, UnitHandle, UnitStatus, _current_unit, current_unit
+from .unit import Unit, UnitHandle, UnitStatus, as_current_unit, current_unit
 
 _logger = logging.getLogger(__name__)
 _EVENTS_KEPT = 10_000
@@ -123,7 +123,7 @@ class Supervisor:
 
     def statuses(self) -> list[UnitStatus]:
         """Return how every unit stands, nested ones behind the unit that they belong to."""
-        found = []
+        found: list[UnitStatus] = []
         for name, slot in self._slots.items():
             found.append(self.status(name))
             if slot.unit.inner is not None:
@@ -425,9 +425,10 @@ class Supervisor:
             self._forget(slot)
 
     @contextmanager
-    def _patience(self, slot: Slot) -> Iterator[trio.CancelScope]:
-        with trio.CancelScope() as slot.interruptible:
-            yield slot.interruptible
+    def _patience(self, slot: Slot) -> Generator[trio.CancelScope]:
+        with trio.CancelScope() as scope:
+            slot.interruptible = scope
+            yield scope
         slot.interruptible = None
 
     async def _requirements_hold(self, slot: Slot) -> bool:
@@ -514,21 +515,16 @@ class Supervisor:
             on_ending=lambda reason: self._is_ending(slot, reason),
             on_note=lambda fact: self._explain(slot, fact),
         )
-        token = _current_unit.set(handle)
-        try:
-            with trio.CancelScope() as slot.interruptible:
-                await slot.unit.body(task_status=handle)
-        finally:
-            _current_unit.reset(token)
+        with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
+            await slot.unit.body(task_status=handle)
 
     def _became_ready(self, slot: Slot) -> None:
         stages = slot.unit.lifecycle.stages
         if slot.ready is not None:
             raise RuntimeError(f"{slot.unit.name} called task_status.started() twice")
-        slot.ready = trio.current_time()
+        slot.ready = now = trio.current_time()
         if slot.unit.lifecycle.state == stages.starting:  # else it is being stopped already
-            after = slot.ready - slot.started
-            self._move(slot, stages.running, f"ready after {after:.2f} s")
+            self._move(slot, stages.running, f"ready after {now - slot.started:.2f} s")
             slot.cause = None  # whatever comes next is not the start's doing
             self._start_up.note(slot)
 
@@ -630,8 +626,9 @@ class Supervisor:
         slot.wake()
 
 
-def _in_words(error: BaseException) -> str:
+def _in_words(error: Exception) -> str:
     """Return what a person needs to hear of an error: a group is told by its first member."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    if isinstance(error, ExceptionGroup):
+        first: Exception = error.exceptions[0]
+        return _in_words(first)
     return str(error) or type(error).__name__

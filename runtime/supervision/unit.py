@@ -6,7 +6,8 @@ it is ready, ends when its work ends, and stops when it is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -88,6 +89,16 @@ _current_unit: ContextVar[UnitHandle | None] = ContextVar("current_unit", defaul
 def current_unit() -> UnitHandle:
     """Return the unit that the calling task belongs to; outside every unit one that has no name."""
     return _current_unit.get() or UnitHandle("", StopBudget())
+
+
+@contextmanager
+def as_current_unit(handle: UnitHandle) -> Generator[None]:
+    """Let `current_unit` return *handle* to the tasks of the block, and those that they start."""
+    token = _current_unit.set(handle)
+    try:
+        yield
+    finally:
+        _current_unit.reset(token)
 
 
 def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:

@@ -1,0 +1,21 @@
+"""Every error that the runtime raises for its users.
+
+Each carries its facts as attributes, and its sentence is made from them.
+"""
+
+from runtime.manifest import ManifestError as ManifestError
+from runtime.process import NotReadyError as NotReadyError
+from runtime.process import ProcessError as ProcessError
+from runtime.process import ProcessExitedError as ProcessExitedError
+from runtime.process import SpawnError as SpawnError
+from runtime.process import SurvivorsError as SurvivorsError
+from runtime.run_directory import AlreadyRunningError as AlreadyRunningError
+from runtime.run_directory import RunDirectoryError as RunDirectoryError
+from runtime.supervision._exceptions import DependencyCycleError as DependencyCycleError
+from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitError
+from runtime.supervision._exceptions import EndedBeforeReadyError as EndedBeforeReadyError
+from runtime.supervision._exceptions import IllegalTransitionError as IllegalTransitionError
+from runtime.supervision._exceptions import SupervisionError as SupervisionError
+from runtime.supervision._exceptions import UnitFailedError as UnitFailedError
+from runtime.supervision._exceptions import UnitInUseError as UnitInUseError
+from runtime.supervision._exceptions import UnknownUnitError as UnknownUnitError
