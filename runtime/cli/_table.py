@@ -27,7 +27,7 @@ def render_table(
     for status in statuses:
         style = _STYLES.get(status.stage, "")
         ready = "" if status.ready_after_sec is None else f"{status.ready_after_sec:.2f} s"
-        remark = "" if status.stage is Stage.READY else status.reason
+        remark = "" if status.stage in (Stage.READY, Stage.COMPLETED) else status.reason
         pid = pids.get(status.name, 0)
         state = str(status.stage if status.stage is not Stage.READY else status.state)
         table.add_row(status.name, state, str(pid or ""), ready, remark, style=style)

@@ -103,17 +103,17 @@ class StartUp:
             self._expected.add(slot)
 
     def note(self, slot: Slot) -> None:
-        """Take the first verdict on *slot*; those that can only wait for it now have theirs too."""
-        judged = [slot]
-        while judged:
-            one = judged.pop()
-            self._expected.discard(one)
-            if one.stage is not Stage.READY:
-                judged += [
-                    other
-                    for other in one.dependents
-                    if other in self._expected and other.stage is Stage.WAITING
-                ]
+        """Take the first verdict on *slot*; who can only wait for it now has one, too."""
+        self._expected.discard(slot)
+        held_up = [slot] if slot.stage in (Stage.BACKOFF, Stage.IDLE) else []
+        while held_up:
+            waiting = [
+                other
+                for other in held_up.pop().dependents
+                if other in self._expected and other.stage is Stage.WAITING
+            ]
+            self._expected.difference_update(waiting)
+            held_up += waiting
         self.check()
 
     def check(self) -> None:

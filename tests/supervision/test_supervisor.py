@@ -433,6 +433,24 @@ async def test_a_crash_looping_unit_does_not_hold_up_the_end_of_start_up(tree: M
         assert trio.current_time() == start
 
 
+async def test_start_up_goes_on_while_what_waits_for_a_completed_unit_starts(
+    tree: MakeTree,
+) -> None:
+    t = tree()
+    migrate = t.add("migrate")
+    t.add("db", "migrate:completed_successfully", start_sec=5)
+    t.add("api", "db", start_sec=5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(t.supervisor.run)
+        await t.supervisor.wait_until("migrate", Stage.READY)
+        before = trio.current_time()
+        migrate.finish()
+        await t.supervisor.wait_settled()
+        assert trio.current_time() - before == 10
+        assert t.supervisor.status("api").stage is Stage.READY
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_tree_told_to_stop_before_it_runs_starts_nothing(tree: MakeTree) -> None:
     t = tree()
     t.add("a")
