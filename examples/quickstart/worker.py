@@ -6,7 +6,7 @@ import time
 from urllib.request import urlopen
 
 
-def leave(signum: int, frame: object) -> None:
+def leave(*_: object) -> None:
     print("the worker has put its tools away")
     sys.exit(0)
 

@@ -1,7 +1,7 @@
 """Who belongs to a process: all that descends from it, as far as that can be told from outside."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import trio
 
@@ -28,10 +28,9 @@ class Family:
         """Return who lives now, without the leader; what is below it is remembered."""
         found = _procfs.list_descendants([self._leader])
         self._seen.update(stat.member for stat in found)
-        for root in self._host.orphans():
-            stat = _procfs.read_stat(root)
-            if stat is not None and stat.pid != self._leader:
-                found += self._of_tree([stat, *_procfs.list_descendants([root])])
+        strays = [s for pid in self._host.orphans() if (s := self._relative(pid)) is not None]
+        found += strays
+        found += _procfs.list_descendants(stat.pid for stat in strays)
         return [stat for stat in found if stat.alive]
 
     def holders(self, inodes: Iterable[int]) -> list[Stat]:
@@ -46,20 +45,21 @@ class Family:
             if stat.alive and any(_procfs.holds_pipe(stat.pid, inode) for inode in wanted)
         ]
 
-    def _of_tree(self, tree: Sequence[Stat]) -> list[Stat]:
-        """Return those of *tree* (parents first) that are ours: a relative's children are, too."""
-        ours: dict[int, Stat] = {}
-        for stat in tree:
-            if stat.parent in ours or self._is_relative(stat):
-                ours[stat.pid] = stat
-        return list(ours.values())
+    def _relative(self, orphan: int) -> Stat | None:
+        """Return the *orphan* if it is ours.
 
-    def _is_relative(self, stat: Stat) -> bool:
-        return (
+        What is below an orphan need not be asked: it cannot have come back into our session, nor
+        to a marker that its parent had lost.
+        """
+        stat = _procfs.read_stat(orphan)
+        if stat is None or stat.pid == self._leader:
+            return None
+        ours = (
             self._leader in (stat.session, stat.group)
             or stat.member in self._seen
             or all(_procfs.has_environ(stat.pid, mark) for mark in self._marks)
         )
+        return stat if ours else None
 
 
 async def wait_gone(members: Iterable[Member]) -> None:

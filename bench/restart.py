@@ -1,0 +1,110 @@
+"""What supervision adds to Trio's own `open_process`: a crash, a chain, a hundred at once."""
+
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from runtime import Guard, ProcessManifest, ProcessPilot
+from runtime.process.host import Host
+
+_PROGRAM = "/bin/sleep"
+_ARGS = ["1000"]
+_CRASHES = 30
+_MANY = 100
+
+
+def measure(runs: int, guard: Guard) -> list[tuple[str, list[float], list[float]]]:
+    return trio.run(_measure, runs, Host(orphans=guard.orphans))
+
+
+async def _measure(runs: int, host: Host) -> list[tuple[str, list[float], list[float]]]:
+    rows: list[tuple[str, list[float], list[float]]] = [
+        ("crash to restart", [], []),
+        (f"{_MANY} started", [], []),
+        (f"{_MANY} stopped", [], []),
+    ]
+    for _ in range(runs):
+        rows[0][1].append(await _crash_ours(host))
+        rows[0][2].append(await _crash_bare())
+        for index, (ours, bare) in enumerate(
+            zip(await _many_ours(host), await _many_bare(), strict=True)
+        ):
+            rows[index + 1][1].append(ours)
+            rows[index + 1][2].append(bare)
+    return [(f"{what}, against bare `open_process`", ours, bare) for what, ours, bare in rows]
+
+
+def _manifest(count: int) -> ProcessManifest:
+    restart = {"when": "always", "delay_sec": 0, "factor": 1}
+    return ProcessManifest.model_validate(
+        {
+            "processes": [
+                {"name": f"p{i}", "path": _PROGRAM, "args": _ARGS, "restart": restart}
+                for i in range(count)
+            ]
+        }
+    )
+
+
+async def _crash_ours(host: Host) -> float:
+    taken = 0.0
+    async with ProcessPilot(_manifest(1), host=host) as pilot:
+        events = pilot.supervisor.events
+        for _ in range(_CRASHES):
+            await trio.sleep(0.005)
+            (status,) = pilot.get_running_process() or ()
+            reader = events.read()
+            began = time.perf_counter()
+            os.kill(status.pid, signal.SIGKILL)
+            async for entry in reader:
+                if entry.item.new == "running":
+                    break
+            taken += time.perf_counter() - began
+    return taken / _CRASHES * 1000
+
+
+async def _crash_bare() -> float:
+    taken = 0.0
+    process = await _open_bare()
+    for _ in range(_CRASHES):
+        await trio.sleep(0.005)
+        began = time.perf_counter()
+        process.kill()
+        await process.wait()
+        process = await _open_bare()
+        taken += time.perf_counter() - began
+    process.kill()
+    await process.wait()
+    return taken / _CRASHES * 1000
+
+
+async def _many_ours(host: Host) -> tuple[float, float]:
+    began = time.perf_counter()
+    async with ProcessPilot(_manifest(_MANY), host=host):
+        started = time.perf_counter()
+    return (started - began) * 1000, (time.perf_counter() - started) * 1000
+
+
+async def _many_bare() -> tuple[float, float]:
+    began = time.perf_counter()
+    async with _bare_processes():
+        started = time.perf_counter()
+    return (started - began) * 1000, (time.perf_counter() - started) * 1000
+
+
+@asynccontextmanager
+async def _bare_processes() -> AsyncGenerator[None]:
+    processes = [await _open_bare() for _ in range(_MANY)]
+    yield
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        await process.wait()
+
+
+async def _open_bare() -> trio.Process:
+    return await trio.lowlevel.open_process([_PROGRAM, *_ARGS], start_new_session=True)

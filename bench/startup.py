@@ -1,0 +1,45 @@
+"""From launch to the first child, against the imports that cannot be done without."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from runtime import Guard
+
+_IMPORTS = "import trio, pydantic"
+
+
+def measure(runs: int, _: Guard) -> list[tuple[str, list[float], list[float]]]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = folder / "manifest.yaml"
+        manifest.write_text(
+            "processes:\n"
+            "  - {name: now, path: date, args: ['+%s%N'], shutdown_strategy: do_not_restart}\n"
+        )
+        ours, limit = [], []
+        for _ in range(runs + 1):  # the first warms the caches
+            ours.append(_until_first_child(manifest, folder))
+            limit.append(_until_imported())
+    what = f'launch to first child, against `python -c "{_IMPORTS}"`'
+    return [(what, ours[1:], limit[1:])]
+
+
+def _until_first_child(manifest: Path, folder: Path) -> float:
+    began = time.time_ns()
+    done = subprocess.run(
+        [sys.executable, "-m", "runtime", "run", manifest, "--run-directory", folder / "run"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return (int(done.stdout.rpartition("| ")[2]) - began) / 1e6
+
+
+def _until_imported() -> float:
+    code = f"{_IMPORTS}, time; print(time.time_ns())"
+    began = time.time_ns()
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return (int(done.stdout) - began) / 1e6

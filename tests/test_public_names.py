@@ -1,0 +1,69 @@
+"""What is public is what the documents say, and every name can be had."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import runtime
+
+PUBLIC = {
+    "runtime": {
+        *("Condition", "Guard", "Plugin", "Process", "ProcessManifest", "ProcessPilot"),
+        *("ProcessState", "ProcessStatus", "Requirement", "RestartPolicy", "Supervisor", "Unit"),
+        *("current_unit", "load_manifest", "open_guard"),
+    },
+    "runtime.process": {
+        *("Dependency", "NotReadyError", "Process", "ProcessError", "ProcessExitedError"),
+        *("ProcessManifest", "ProcessRuntimeInfo", "ProcessState", "ProcessStats"),
+        *("ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
+    },
+    "runtime.plugin": {
+        *("ControlServer", "ControlServerType", "LifecycleHookType", "Plugin"),
+        *("ProcessHookType", "ReadyStrategyType", "StatHandlerType"),
+    },
+    "runtime.pilot": {"ProcessPilot"},
+    "runtime.supervision": {
+        *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
+        *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
+        *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
+    },
+    "runtime.exceptions": {
+        *("AlreadyRunningError", "DependencyCycleError", "DuplicateUnitError"),
+        *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),
+        *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError"),
+        *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
+        "UnknownUnitError",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names]
+)
+def test_every_public_name_can_be_had(module: str, name: str) -> None:
+    assert getattr(import_module(module), name) is not None
+
+
+@pytest.mark.parametrize("module", ["runtime.process", "runtime.supervision", "runtime.exceptions"])
+def test_a_package_exports_nothing_else(module: str) -> None:
+    found = {
+        name
+        for name, value in vars(import_module(module)).items()
+        if not name.startswith("_") and type(value).__name__ != "module"
+    }
+    assert found == PUBLIC[module]
+
+
+def test_the_top_level_lists_what_it_exports_and_refuses_the_rest() -> None:
+    assert set(dir(runtime)) >= PUBLIC["runtime"]
+    assert set(runtime._ROOMS) == PUBLIC["runtime"]
+    with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
+        runtime.Nonsense  # noqa: B018 - the access is what is tested
+
+
+def test_importing_the_top_level_imports_nothing_large() -> None:
+    code = "import sys, runtime; print('trio' in sys.modules, 'pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]
