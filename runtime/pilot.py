@@ -18,13 +18,13 @@ from runtime._plugin_files import find_plugins
 from runtime.plugin import ControlServerType, Plugin
 from runtime.process import Process, ProcessManifest, ProcessState, ProcessStatus
 from runtime.process._manifest import Problem, ProblemsError
-from runtime.process.hooks import (
+from runtime.process.host import Host
+from runtime.process.models import (
     LifecycleHookType,
     ProcessHookType,
     ReadyStrategyType,
     StatHandlerType,
 )
-from runtime.process.host import Host
 from runtime.process.popen import PopenView
 from runtime.process.readiness import STRATEGIES
 from runtime.process.unit import call_hooks, process_unit

@@ -7,10 +7,10 @@ or a coroutine function, called on the loop.
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from runtime.process.hooks import LifecycleHookType as LifecycleHookType
-from runtime.process.hooks import ProcessHookType as ProcessHookType
-from runtime.process.hooks import ReadyStrategyType as ReadyStrategyType
-from runtime.process.hooks import StatHandlerType as StatHandlerType
+from runtime.process.models import LifecycleHookType as LifecycleHookType
+from runtime.process.models import ProcessHookType as ProcessHookType
+from runtime.process.models import ReadyStrategyType as ReadyStrategyType
+from runtime.process.models import StatHandlerType as StatHandlerType
 
 
 class ControlServer(Protocol):

@@ -1,28 +1,10 @@
-"""The functions of plugins that concern one process, and how they are called.
-
-A plain function runs in a worker thread under a limiter of plugins' own, a coroutine function on
-the loop.
-"""
-
-from __future__ import annotations
+"""How a function of a plugin is called, whether it is a plain one or a coroutine function."""
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import trio
-
-from .popen import PopenView
-from .stats import ProcessStats
-
-if TYPE_CHECKING:
-    from .models import Process
-
-ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
-LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
-ReadyStrategyType = Callable[["Process", float], Awaitable[bool] | bool]
-StatHandlerType = Callable[[list[ProcessStats]], Awaitable[None] | None]
-HOOK_TYPES: tuple[ProcessHookType, ...] = ("pre_start", "post_start", "on_shutdown", "on_restart")
 
 T = TypeVar("T")
 
@@ -32,7 +14,8 @@ async def call_plugin(
 ) -> T:
     """Call a function of a plugin and return what it returns.
 
-    Cancelled, a coroutine function is cancelled; a thread cannot be, and is left to itself.
+    A plain function runs in a worker thread, under a *limiter* of plugins' own. Cancelled, a
+    coroutine function is cancelled; a thread cannot be, and is left to itself.
     """
     if inspect.iscoroutinefunction(inspect.unwrap(function)):
         return await cast("Awaitable[T]", function(*args))

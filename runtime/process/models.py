@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,18 +24,17 @@ from runtime.supervision.restart import RestartPolicy, RestartWhen
 
 from ._executable import find_executable
 from ._state import ProcessState, process_lifecycle
-from .hooks import (
-    HOOK_TYPES,
-    LifecycleHookType,
-    ProcessHookType,
-    ReadyStrategyType,
-    StatHandlerType,
-    call_plugin,
-)
+from .hooks import call_plugin
 from .host import Host
 from .output import Output
+from .popen import PopenView
 from .readiness import STRATEGIES, wait_ready
 from .stats import ProcessRuntimeInfo, ProcessStats
+
+ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
+LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
+ReadyStrategyType = Callable[["Process", float], Awaitable[bool] | bool]
+StatHandlerType = Callable[[list[ProcessStats]], Awaitable[None] | None]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
@@ -118,7 +117,7 @@ DependencyEntry = Annotated[
 
 
 def _no_hooks() -> dict[ProcessHookType, list[LifecycleHookType]]:
-    return {hook_type: [] for hook_type in HOOK_TYPES}
+    return {"pre_start": [], "post_start": [], "on_shutdown": [], "on_restart": []}
 
 
 class Process(BaseModel):

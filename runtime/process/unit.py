@@ -17,9 +17,9 @@ from ._exceptions import (
     exit_in_words,
 )
 from .child import Child, StopPlan, open_child
-from .hooks import ProcessHookType, call_plugin
+from .hooks import call_plugin
 from .host import Host
-from .models import Process
+from .models import Process, ProcessHookType
 from .popen import PopenView
 from .spawn import Command
 
