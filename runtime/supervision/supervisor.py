@@ -108,7 +108,7 @@ class Supervisor:
         inner = self._slot(head).unit.inner
         if not rest:
             return self, head
-        if inner is None:
+        if not isinstance(inner, Supervisor):
             raise UnknownUnitError(path, self._slots)
         return inner.locate(rest)
 

@@ -12,15 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from .budget import StopBudget
 from .graph import Requirement, Stage
 from .lifecycle import Lifecycle, Stages, TransitionTable
 from .restart import RestartPolicy
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 
 class UnitState(StrEnum):
@@ -106,33 +103,6 @@ def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:
     return Lifecycle(name, UNIT_TABLE, _UNIT_STAGES, UnitState.STOPPED)
 
 
-_NOT_RESTARTED = RestartPolicy()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Unit:
-    """What a supervisor needs to know to run something.
-
-    *requirements* are met before it starts. *restart* says what follows an end that nobody asked
-    for; with *ends_tree* an end that no restart follows stops the whole supervisor.
-    *restart_dependents* restarts what depends on it whenever it ends unasked or is restarted. A
-    tree whose *keeps_alive* units have all ended for good is over. *inner* is the supervisor whose
-    ``run`` is the body.
-    """
-
-    name: str
-    body: UnitBody
-    kind: str = "unit"
-    lifecycle: Lifecycle[Any] = field(default_factory=plain_lifecycle)
-    requirements: tuple[Requirement, ...] = ()
-    restart: RestartPolicy = _NOT_RESTARTED
-    ends_tree: bool = False
-    restart_dependents: bool = False
-    keeps_alive: bool = True
-    autostart: bool = True
-    inner: Supervisor | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitStatus:
     """How a unit stands at one moment; *reason* is the last thing that happened, in words.
@@ -159,3 +129,38 @@ class UnitStatus:
     def ready(self) -> bool:
         """Whether it runs and has reported that it is ready."""
         return self.stage is Stage.READY
+
+
+class InnerUnits(Protocol):
+    """The units that live within another one: a supervisor's."""
+
+    def statuses(self) -> list[UnitStatus]:
+        """Return how they stand."""
+        ...
+
+
+_NOT_RESTARTED = RestartPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Unit:
+    """What a supervisor needs to know to run something.
+
+    *requirements* are met before it starts. *restart* says what follows an end that nobody asked
+    for; with *ends_tree* an end that no restart follows stops the whole supervisor.
+    *restart_dependents* restarts what depends on it whenever it ends unasked or is restarted. A
+    tree whose *keeps_alive* units have all ended for good is over. *inner* is the supervisor whose
+    ``run`` is the body.
+    """
+
+    name: str
+    body: UnitBody
+    kind: str = "unit"
+    lifecycle: Lifecycle[Any] = field(default_factory=plain_lifecycle)
+    requirements: tuple[Requirement, ...] = ()
+    restart: RestartPolicy = _NOT_RESTARTED
+    ends_tree: bool = False
+    restart_dependents: bool = False
+    keeps_alive: bool = True
+    autostart: bool = True
+    inner: InnerUnits | None = None
