@@ -72,3 +72,28 @@ def test_nothing_is_imported_inside_a_function_but_in_one_place() -> None:
 @pytest.mark.parametrize("module", list(filter(find_spec, STANDARD_LIBRARY_ONLY)))
 def test_what_runs_before_trio_needs_the_standard_library_alone(module: str) -> None:
     assert run_python("-c", NAME_THE_FOREIGN_MODULES, module) == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "rooms"),
+    [
+        pytest.param("Popen", {"runtime.process.spawn"}, id="one place spawns"),
+        # One place stops; spawn only undoes a start that failed half way, the guard comes after all.
+        pytest.param(
+            "killpg",
+            {"runtime.process.child", "runtime.process.spawn", "runtime.guard"},
+            id="one place stops",
+        ),
+        pytest.param("fork", {"runtime.guard"}, id="only the guard forks"),
+    ],
+)
+def test_one_place_for_one_thing(call: str, rooms: set[str]) -> None:
+    found = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in (ROOT / "runtime").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == call
+    }
+    assert found == rooms
