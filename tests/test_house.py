@@ -78,7 +78,7 @@ def test_what_runs_before_trio_needs_the_standard_library_alone(module: str) -> 
     ("call", "rooms"),
     [
         pytest.param("Popen", {"runtime.process.spawn"}, id="one place spawns"),
-        # One place stops; spawn only undoes a start that failed half way, the guard comes after all.
+        # spawn only undoes a start that failed half way, and the guard comes after everything.
         pytest.param(
             "killpg",
             {"runtime.process.child", "runtime.process.spawn", "runtime.guard"},

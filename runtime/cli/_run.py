@@ -102,12 +102,15 @@ class _Tree:
                     nursery.start_soon(self._watch, self._guard)
                 await self._pilot.start()
                 nursery.cancel_scope.cancel()
+            # What comes now is short, and the handlers from before would break into Trio's run.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _LISTENED)
 
     async def _hear(self, signals: AsyncIterator[int]) -> None:
         async for signum in signals:
             if self._supervisor.stopping is None and signum != _FORCE_SIGNAL:
-                name = signal.Signals(signum).name
-                self._supervisor.ask_stop_tree(f"{name} received; once more to kill what is left")
+                self._supervisor.ask_stop_tree(f"{signal.Signals(signum).name} received")
+                if self._console.is_terminal:
+                    self._console.say("once more kills what is left then")
             elif self._forced_by is None:
                 self._forced_by = signum
                 self._console.say("killing what is left", bad=True)
