@@ -419,7 +419,7 @@ class Supervisor:
                     await trio.sleep_forever()
             elif await self._requirements_hold(slot):
                 await self._run_once(slot)
-                if slot.next_restart_at is not None:
+                if slot.next_restart_at is not None and slot.wanted:
                     await self._back_off(slot)
         if slot.removed:
             self._forget(slot)
@@ -435,6 +435,8 @@ class Supervisor:
         """Wait for what the unit needs; False when that was interrupted or can no longer be had."""
         while slot.wanted and slot.over is None:
             unmet = [r for r in slot.unit.requirements if self._judge(r) is not Answer.MET]
+            for met in set(slot.blocked_by).difference(unmet):
+                slot.cause = self._slots[met.name].last
             if unmet != list(slot.blocked_by):
                 slot.blocked_by = tuple(unmet)
                 if unmet:
@@ -452,7 +454,6 @@ class Supervisor:
             slot.nudge = None
             if patience.cancelled_caught:
                 return False
-            slot.cause = self._slots[unmet[0].name].last
         return False
 
     def _judge(self, requirement: Requirement) -> Answer:

@@ -265,6 +265,21 @@ async def test_why_leads_from_a_restart_back_to_the_crash(tree: MakeTree) -> Non
     assert chain[-1][0] == "db"
 
 
+async def test_why_a_unit_started_is_what_it_waited_for_last(tree: MakeTree) -> None:
+    t = tree()
+    t.add("slow", start_sec=5)
+    t.add("quick", start_sec=1)
+    t.add("api", "slow", "quick")
+    async with t.running() as supervisor:
+        chain = [(event.unit, event.new) for event in supervisor.why("api")]
+    assert chain == [
+        ("api", "running"),
+        ("api", "starting"),
+        ("slow", "running"),
+        ("slow", "starting"),
+    ]
+
+
 async def test_stopping_one_unit_leaves_its_dependents_alone(tree: MakeTree) -> None:
     t = tree()
     t.add("db")
