@@ -98,7 +98,8 @@ def has_environ(pid: int, entry: bytes, *, prefix: bool = False) -> bool:
     """Return whether *pid* was started with ``NAME=value`` as an entry of its environment.
 
     With *prefix* an entry that begins with *entry* is enough. False when the environment may not
-    be read, and once the process has ended.
+    be read, and once the process has ended. A process just forked still shows its parent's, and for
+    a moment in the midst of exec none at all: who looks for a newborn looks twice.
     """
     environ = b"\0" + _read(f"/proc/{pid}/environ") + b"\0"
     return b"\0" + entry + (b"" if prefix else b"\0") in environ

@@ -44,7 +44,8 @@ def load_manifest(
     try:
         data = with_base_directory(document.data, path.parent)
         manifest = ProcessManifest.model_validate(data, context=problems)
-        problems += check(manifest)
+        if not problems:
+            problems += check(manifest)
     except ValidationError as error:
         problems += [_explain(each, document.data) for each in error.errors()]
     if manifest is None or problems:

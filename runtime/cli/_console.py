@@ -34,11 +34,11 @@ class Console:
     """Writes to standard output (processes) and standard error (the runtime itself)."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.is_terminal = os.isatty(_STDERR) and os.environ.get("TERM") != "dumb"
-        self.coloured = os.isatty(_STDERR) and not os.environ.get("NO_COLOR")
-        self._coloured = {
-            fd: os.isatty(fd) and not os.environ.get("NO_COLOR") for fd in (_STDOUT, _STDERR)
-        }
+        dumb = os.environ.get("TERM") == "dumb"
+        plain = dumb or bool(os.environ.get("NO_COLOR"))
+        self.is_terminal = os.isatty(_STDERR) and not dumb
+        self._coloured = {fd: os.isatty(fd) and not plain for fd in (_STDOUT, _STDERR)}
+        self.coloured = self._coloured[_STDERR]
         self._width = max(map(len, [*names, _OURS]))
         self._prefixes = {
             name: self._prefix(name, _STDOUT, colour)

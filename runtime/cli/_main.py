@@ -29,7 +29,12 @@ def cli() -> None:
     """Run several things together, as one tree.
 
     `python -m runtime MANIFEST` is short for `python -m runtime run MANIFEST`.
-    """
+
+    \b
+    Examples:
+      python -m runtime manifest.yaml
+      python -m runtime run --help       (what a run's exit status means, and its options)
+    """  # noqa: D301 - click reads the backspace
 
 
 @cli.command(no_args_is_help=True)

@@ -5,6 +5,7 @@ from functools import partial
 
 import trio
 
+from runtime import _late
 from runtime.pilot import ProcessPilot
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.graph import Stage
@@ -22,22 +23,25 @@ class Report:
     def __init__(self, pilot: ProcessPilot, console: Console) -> None:
         self._pilot, self._console = pilot, console
         self._supervisor = pilot.supervisor
-        self._starting = True
+        self._start_ended: int | None = None  # the last event of start-up
 
     async def run(self) -> None:
         """Tell every event until the journal is closed."""
         async for entry in self._supervisor.events.read(after=0):
             if entry.missed:
                 self._console.say(f"{entry.missed} events came too fast to be told", bad=True)
-            self._tell(entry.item)
-            if self._starting:
+            at_start = self._start_ended is None or entry.sequence <= self._start_ended
+            self._tell(entry.item, at_start=at_start)
+            if self._start_ended is None:
                 self._console.progress(self._progress())
 
     async def tell_start(self) -> None:
         """Show the table once start-up is over."""
         await self._supervisor.wait_settled()
-        self._starting = False
+        self._start_ended = self._supervisor.events.last
         self._console.progress("")
+        # To load what draws the table takes longer than the short life of some trees.
+        await trio.to_thread.run_sync(_late.rich, abandon_on_cancel=True)
         if self._supervisor.stopping is None:
             statuses = self._supervisor.statuses()
             pids = {s.name: s.pid for s in self._pilot.get_running_process() or ()}
@@ -46,20 +50,21 @@ class Report:
                 coloured=self._console.coloured,
                 width=shutil.get_terminal_size().columns,
             )
-            self._console.show(await trio.to_thread.run_sync(render, statuses, pids))
+            table = await trio.to_thread.run_sync(render, statuses, pids, abandon_on_cancel=True)
+            self._console.show(table)
 
-    def _tell(self, event: UnitEvent) -> None:
+    def _tell(self, event: UnitEvent, *, at_start: bool) -> None:
         if not event.unit:
             self._console.say(event.reason)
         elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):
             self._console.say(f"{event.unit} {event.reason}", bad=True)
         elif event.kind is EventKind.MOVED:
-            self._tell_move(event)
+            self._tell_move(event, at_start=at_start)
 
-    def _tell_move(self, event: UnitEvent) -> None:
+    def _tell_move(self, event: UnitEvent, *, at_start: bool) -> None:
         stages = self._supervisor.unit(event.unit).lifecycle.stages
         if event.new == stages.running:
-            if not (self._starting and self._console.is_terminal):
+            if not (at_start and self._console.is_terminal):
                 self._console.say(f"{event.unit} is {event.reason}")
         elif event.new in (stages.stopped, stages.failed):
             well = event.reason in ("stopped", "completed")

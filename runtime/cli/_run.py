@@ -2,9 +2,10 @@
 
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import trio
 
@@ -51,8 +52,10 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
             if guard is not None:
                 guard.hold(directory.fileno())
             # The handlers so far end the process. They must not do that inside of Trio's run, so
-            # nothing is delivered until the tree listens.
+            # nothing is delivered until the tree listens. Those that are back when it no longer
+            # does mind nothing: a mask would not do then, as other threads take signals, too.
             signal.pthread_sigmask(signal.SIG_BLOCK, _LISTENED)
+            _handle_signals(lambda *_: None)
             return trio.run(_Tree(loaded, directory, guard, keep=keep).run)
     except RunDirectoryError as error:
         sys.stderr.write(f"{error}\n")
@@ -83,6 +86,7 @@ class _Tree:
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._report.run)
                 await self._run_tree()
+                _handle_signals(signal.SIG_IGN)  # to the very end, when Python's handlers are gone
                 self._supervisor.events.close()
             if self._guard_lost:
                 await self._end_leftovers()
@@ -102,8 +106,6 @@ class _Tree:
                     nursery.start_soon(self._watch, self._guard)
                 await self._pilot.start()
                 nursery.cancel_scope.cancel()
-            # What comes now is short, and the handlers from before would break into Trio's run.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _LISTENED)
 
     async def _hear(self, signals: AsyncIterator[int]) -> None:
         async for signum in signals:
@@ -143,6 +145,11 @@ class _Tree:
         bad = [s for s in self._supervisor.statuses() if s.stage in (Stage.FAILED, Stage.HELD)]
         failed = [s for s in bad if s.stage is Stage.FAILED]
         return _exit_status(failed[0].error) if failed else int(bool(bad))
+
+
+def _handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for signum in _LISTENED:
+        signal.signal(signum, handler)
 
 
 def _exit_status(error: Exception | None) -> int:

@@ -50,7 +50,10 @@ class Child:
         """How it ended, -n for signal n; None while it runs. Looking does not reap it."""
         if self._popen.returncode is not None:
             return self._popen.returncode
-        status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        try:
+            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # it is being reaped while a thread looks
+            return self._popen.returncode
         if status is None:
             return None
         return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
@@ -77,7 +80,10 @@ class Child:
             await self._wait_all_gone()
             return []
         waited = trio.current_time() - asked
-        pids = ", ".join(map(str, self._living_pids()))
+        left = self._living_pids()
+        if not left:  # they ended at the very last moment
+            return []
+        pids = ", ".join(map(str, left))
         unit.note(f"killed (pid {pids}): still there {waited:.1f} s after {plan.signum.name}")
         with unit.budget.final(self._host.kill_timeout):
             while self.returncode is None or self.family.look():
@@ -96,8 +102,8 @@ class Child:
         """Let the kernel forget the child; until then its pid means it, and its group."""
         returncode = self.returncode
         if returncode is not None and self._popen.returncode is None:
+            self._popen.returncode = returncode  # first: a thread may look at any moment
             os.waitid(os.P_PID, self.pid, os.WEXITED)
-            self._popen.returncode = returncode
         trio.lowlevel.notify_closing(self._pidfd)
         os.close(self._pidfd)
 
@@ -167,11 +173,13 @@ async def _read_output(
     reading: trio.CancelScope,
     read: trio.Event,
 ) -> None:
-    with reading:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read_lines, stdout, "stdout", output)
-            nursery.start_soon(read_lines, stderr, "stderr", output)
-    read.set()
+    try:
+        with reading:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_lines, stdout, "stdout", output)
+                nursery.start_soon(read_lines, stderr, "stderr", output)
+    finally:
+        read.set()
 
 
 async def _drain(child: Child, pipes: list[int], read: trio.Event) -> None:

@@ -15,11 +15,14 @@ class Family:
     """The descendants of one child.
 
     To it belongs what is below the leader, and of the orphans in the tree those that kept its
-    session or group, carry its marker, were seen below it before, or are below such a one.
+    session or group, carry its marker, were seen below it before, or are below such a one. What is
+    older than the leader is not looked at: a crowded host has a thousand processes of others.
     """
 
     def __init__(self, leader: int, unit: str, host: Host) -> None:
         self._leader = leader
+        stat = _procfs.read_stat(leader)
+        self._since = stat.start_ticks if stat is not None else 0
         self._host = host
         self._marks = [f"{key}={value}".encode() for key, value in host.marker(unit).items()]
         self._seen: set[Member] = set()
@@ -28,16 +31,17 @@ class Family:
         """Return who lives now, without the leader; what is below it is remembered."""
         found = _procfs.list_descendants([self._leader])
         self._seen.update(stat.member for stat in found)
-        strays = [s for pid in self._host.orphans() if (s := self._relative(pid)) is not None]
+        # What is below an orphan need not be asked: it cannot have come back into our session, nor
+        # to a marker that its parent had lost.
+        strays = [stat for stat in self._orphans() if self._is_relative(stat)]
         found += strays
         found += _procfs.list_descendants(stat.pid for stat in strays)
         return [stat for stat in found if stat.alive]
 
     def holders(self, inodes: Iterable[int]) -> list[Stat]:
         """Return the orphans, and what is below them, that hold one of these pipes open."""
-        roots = self._host.orphans()
-        below = [s for root in roots if (s := _procfs.read_stat(root)) is not None]
-        below += _procfs.list_descendants(roots)
+        roots = self._orphans()
+        below = [*roots, *_procfs.list_descendants(root.pid for root in roots)]
         wanted = list(inodes)
         return [
             stat
@@ -45,21 +49,16 @@ class Family:
             if stat.alive and any(_procfs.holds_pipe(stat.pid, inode) for inode in wanted)
         ]
 
-    def _relative(self, orphan: int) -> Stat | None:
-        """Return the *orphan* if it is ours.
+    def _orphans(self) -> list[Stat]:
+        stats = (_procfs.read_stat(pid) for pid in self._host.orphans() if pid != self._leader)
+        return [s for s in stats if s is not None and s.start_ticks >= self._since]
 
-        What is below an orphan need not be asked: it cannot have come back into our session, nor
-        to a marker that its parent had lost.
-        """
-        stat = _procfs.read_stat(orphan)
-        if stat is None or stat.pid == self._leader:
-            return None
-        ours = (
+    def _is_relative(self, stat: Stat) -> bool:
+        return (
             self._leader in (stat.session, stat.group)
             or stat.member in self._seen
             or all(_procfs.has_environ(stat.pid, mark) for mark in self._marks)
         )
-        return stat if ours else None
 
 
 async def wait_gone(members: Iterable[Member]) -> None:

@@ -17,7 +17,7 @@ async def call_plugin(
     A plain function runs in a worker thread, under a *limiter* of plugins' own. Cancelled, a
     coroutine function is cancelled; a thread cannot be, and is left to itself.
     """
-    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+    if inspect.iscoroutinefunction(function):
         return await cast("Awaitable[T]", function(*args))
     result: Any = await trio.to_thread.run_sync(
         function, *args, limiter=limiter, abandon_on_cancel=True

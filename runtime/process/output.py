@@ -9,7 +9,8 @@ import trio
 from runtime.supervision.events import Journal
 
 StreamName = Literal["stdout", "stderr"]
-_CHUNK = 65_536
+# So many bytes at a time: short lines are some work, and other tasks want their turn.
+_CHUNK = 16_384
 #: A longer line is cut into pieces of this many bytes.
 LONGEST_LINE = 65_536
 _LINES_KEPT = 1_000
@@ -42,7 +43,10 @@ class Output:
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines of text; what is no UTF-8 becomes U+FFFD."""
+    """Cuts a stream of bytes into lines of text; what is no UTF-8 becomes U+FFFD.
+
+    The lines are the same in whatever chunks the stream comes.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -50,10 +54,13 @@ class LineSplitter:
     def feed(self, chunk: bytes | bytearray) -> list[str]:
         """Return the lines that *chunk* completes; an overlong one comes in pieces."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        while len(self._rest) >= LONGEST_LINE:
-            lines.append(self._rest[:LONGEST_LINE])
-            self._rest = self._rest[LONGEST_LINE:]
-        return [piece for line in lines for piece in _pieces(line)]
+        found = [piece for line in lines for piece in _pieces(line)]
+        # Two bytes more than a piece: then it is not the last one, not even if the line ends in CR.
+        while len(self._rest) >= LONGEST_LINE + 2:
+            end = _end_of_piece(self._rest)
+            found.append(self._rest[:end].decode(errors="replace"))
+            self._rest = self._rest[end:]
+        return found
 
     def finish(self) -> list[str]:
         """Return the last line, if the stream ended in the middle of one."""
@@ -63,10 +70,20 @@ class LineSplitter:
 
 def _pieces(line: bytes) -> list[str]:
     text = line.removesuffix(b"\r")
-    return [
-        text[start : start + LONGEST_LINE].decode(errors="replace")
-        for start in range(0, max(len(text), 1), LONGEST_LINE)
-    ]
+    found: list[str] = []
+    while len(text) > LONGEST_LINE:
+        end = _end_of_piece(text)
+        found.append(text[:end].decode(errors="replace"))
+        text = text[end:]
+    return [*found, text.decode(errors="replace")]
+
+
+def _end_of_piece(text: bytes) -> int:
+    """Return where to cut *text*, which is longer than a piece: not within a character."""
+    end = LONGEST_LINE
+    while end > LONGEST_LINE - 3 and text[end] & 0xC0 == 0x80:  # 10xxxxxx continues a character
+        end -= 1
+    return end
 
 
 async def read_lines(stream: trio.abc.ReceiveStream, name: StreamName, output: Output) -> None:

@@ -1,6 +1,7 @@
 """The one place that starts a program."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,13 +49,14 @@ def _spawn(command: Command) -> Spawned:
         stdout, childs_stdout = _open_pipe(opened)
         stderr, childs_stderr = _open_pipe(opened)
         popen = _start(command, childs_stdout, childs_stderr)
-        pidfd = os.pidfd_open(popen.pid)
-    except OSError as error:
+        pidfd = _open_pidfd(popen)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument, and the like
         for fd in opened:
             os.close(fd)
         # The system names the folder when that is what is missing, else the program.
-        path = error.filename or command.argv[0]
-        raise SpawnError(command.name, path, error.strerror or str(error)) from error
+        path = getattr(error, "filename", None) or command.argv[0]
+        problem = getattr(error, "strerror", None) or str(error)
+        raise SpawnError(command.name, path, problem) from error
     os.close(childs_stdout)
     os.close(childs_stderr)
     return Spawned(popen, pidfd, stdout, stderr)
@@ -64,6 +66,15 @@ def _open_pipe(opened: list[int]) -> tuple[int, int]:
     ends = os.pipe()
     opened.extend(ends)
     return ends
+
+
+def _open_pidfd(popen: subprocess.Popen[bytes]) -> int:
+    try:
+        return os.pidfd_open(popen.pid)
+    except OSError:  # no descriptor left, or a sandbox without it: nobody could watch the child
+        os.killpg(popen.pid, signal.SIGKILL)
+        popen.wait()
+        raise
 
 
 def _start(command: Command, stdout: int, stderr: int) -> subprocess.Popen[bytes]:

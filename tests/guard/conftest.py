@@ -70,11 +70,9 @@ class Program:
     def has_left_nothing(self) -> bool:
         """Return whether nobody has the output open any more, at this moment."""
         assert self.process.stdout is not None
-        while (ready := select.select([self.process.stdout], [], [], 0)[0]) and (
-            self.process.stdout.read(4096)
-        ):
-            pass
-        return bool(ready)
+        poll = select.poll()
+        poll.register(self.process.stdout, 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def close(self) -> None:
         """End it and everything below it, for tests that have failed."""

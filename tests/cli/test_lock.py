@@ -1,0 +1,76 @@
+"""One manifest, one tree: what a second start does while the first one is in its way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Program, Site
+
+#: Holds a lock as long as anything of it lives, and says so if there is another copy of it.
+ALONE = "exec 9>alone; flock -n 9 || { echo 'another one' >FIFO; exit 1; }; SAY; "
+
+
+def kill_runtime_and_guard_at_once(site: Site, program: Program) -> None:
+    runtime = site.runtime_pid
+    os.kill(runtime, signal.SIGSTOP)  # so that it sees nothing of its guard's end
+    program.send(signal.SIGKILL)
+    os.kill(runtime, signal.SIGKILL)
+    assert program.wait() == -signal.SIGKILL
+
+
+def test_a_second_start_is_refused_while_the_first_one_runs(site: Site) -> None:
+    site.add("a", ALONE + "exec sleep 1000")
+    first = site.start()
+    site.hear_everyone()
+    second = site.start()
+    assert second.wait() == 1
+    (line,) = second.err.lines
+    assert line.startswith(f"{site.manifest} is running in {site.folder}/trio-runtime/manifest-")
+    assert line.endswith(
+        f" already, as process {site.runtime_pid}; to stop it: kill {site.runtime_pid}"
+    )
+    assert site.heard_all()
+    first.send(signal.SIGTERM)
+    assert first.wait() == 0
+
+
+def test_a_second_start_waits_while_the_first_one_stops(site: Site) -> None:
+    stop_when_let_go = "trap 'echo asked >FIFO; read x <GO; exit' TERM; sleep 1000 & wait"
+    site.add("a", ALONE + stop_when_let_go, timeout=600)
+    site.settings["stop_within_sec"] = 600
+    first = site.start()
+    assert site.hear() == "a"
+    first.send(signal.SIGTERM)
+    assert site.hear() == "asked"
+    site.wait_until(lambda: site.read_lock()["state"] == "stopping")
+    second = site.start()
+    second.read_until("waiting for the former runtime in .* to be gone")
+    assert site.heard_all()
+    site.let_go()
+    assert first.wait() == 0
+    assert site.hear() == "a"
+    second.send(signal.SIGTERM)
+    assert site.hear() == "asked"
+    site.let_go()
+    assert second.wait() == 0
+    assert site.find_left() == []
+
+
+def test_leftovers_of_a_killed_tree_are_ended_before_anything_starts(site: Site) -> None:
+    site.add("a", "trap '' TERM HUP; " + ALONE + "exec sleep 1000")
+    first = site.start()
+    site.hear_everyone()
+    leftover = site.pid_of("a")
+    kill_runtime_and_guard_at_once(site, first)
+    assert [left.pid for left in site.find_left()] == [leftover]
+    second = site.start()
+    second.read_until(rf"ended what a former runtime had left: sleep \({leftover}\)")
+    assert site.hear() == "a"
+    assert site.pid_of("a") != leftover
+    second.send(signal.SIGQUIT)
+    assert second.wait() == 128 + signal.SIGQUIT
+    assert site.find_left() == []
+    assert site.heard_all()

@@ -1,0 +1,91 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from runtime.cli import main
+from runtime.cli._main import cli
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Site
+
+
+def ask(*arguments: str) -> tuple[int, str]:
+    """Run a command that runs nothing; return its exit status and what it says."""
+    result = CliRunner().invoke(cli, arguments, prog_name="python -m runtime")
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_help_names_the_commands_and_gives_an_example(arguments: list[str]) -> None:
+    status, text = ask(*arguments)
+    assert status == (0 if arguments else 2)
+    assert text.startswith("Usage: python -m runtime ")
+    assert "Examples: python -m runtime manifest.yaml" in text
+    assert "exit status" in text
+    assert re.search(r"Commands: (.* )?run ", text)
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--help"], ["run", "-h"]])
+def test_the_help_of_run_tells_exit_statuses_and_gives_examples(arguments: list[str]) -> None:
+    status, text = ask(*arguments)
+    assert status == (0 if arguments[1:] else 2)
+    assert "Examples: python -m runtime manifest.yaml python -m runtime run --keep " in text
+    assert "The exit status is 0 when it was asked to stop" in text
+    assert "128 + n for signal n" in text
+    for option in ("--keep", "--run-directory", "--no-guard"):
+        assert option in text
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert ask("--version") == (0, f"trio-runtime, version {version('trio-runtime')}")
+
+
+def test_an_unknown_option_is_named() -> None:
+    status, text = ask("--kep", "manifest.yaml")
+    assert status == 2
+    assert "'--kep'" in text
+    assert "'--keep'" in text
+
+
+def test_it_is_a_module_and_a_program() -> None:
+    asked = [
+        subprocess.check_output([*command, "--help"], text=True)
+        for command in ([sys.executable, "-m", "runtime"], [sys.executable, "-c", PROGRAM])
+    ]
+    assert asked[0].startswith("Usage: python -m runtime [OPTIONS]")
+    assert asked[1].startswith("Usage: trio-runtime [OPTIONS]")
+
+
+#: What pip makes of the console script.
+PROGRAM = "import sys; from runtime.cli import main; sys.argv[0] = 'bin/trio-runtime'; main()"
+
+
+@pytest.mark.parametrize("platform", ["win32", "darwin"])
+def test_elsewhere_it_says_where_it_runs(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == ("trio-runtime runs on Linux only so far (on Windows: inside WSL)")
+
+
+def test_without_a_guard_nothing_is_left_at_a_stop_either(site: Site) -> None:
+    site.add("plain", "SAY; exec sleep 1000")
+    site.add("forks-twice", "(setsid sh -c 'SAY; exec sleep 1000' &) & SAY; exec sleep 1000")
+    site.add("deaf", "trap '' TERM; SAY; exec sleep 1000", timeout=0.1)
+    program = site.start("run", "--no-guard")
+    site.hear_everyone()
+    assert site.runtime_pid == program.pid
+    assert site.read_lock()["guard_pid"] is None
+    program.send(signal.SIGINT)
+    assert program.wait() == 0
+    assert site.find_left() == []

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runtime.cli._table import render_table
+from runtime.supervision.graph import Stage
+from runtime.supervision.unit import UnitStatus
+
+
+def status(name: str, stage: Stage, **fields: object) -> UnitStatus:
+    facts = {"kind": "process", "state": "stopped", "generation": 1, "restarts": 0}
+    return UnitStatus(
+        name=name, stage=stage, **{**facts, "reason": "", "requirements": (), **fields}
+    )
+
+
+def render(*statuses: UnitStatus, coloured: bool = False, width: int = 80, **pids: int) -> str:
+    return render_table(statuses, pids, coloured=coloured, width=width)
+
+
+def test_what_runs_has_a_pid_and_the_time_that_it_took() -> None:
+    ready = status("db", Stage.READY, state="running", ready_after_sec=1.234, reason="ready after")
+    heading, row = render(ready, db=4321).splitlines()
+    assert heading.split() == ["NAME", "STATE", "PID", "READY", "AFTER"]
+    assert row.split() == ["db", "running", "4321", "1.23", "s"]
+
+
+@pytest.mark.parametrize(
+    "stage", [Stage.BACKOFF, Stage.FAILED, Stage.HELD, Stage.WAITING, Stage.STARTING, Stage.IDLE]
+)
+def test_what_does_not_run_has_a_reason(stage: Stage) -> None:
+    (_, row) = render(status("a", stage, reason="said why")).splitlines()
+    assert row.split() == ["a", stage.value, "said", "why"]
+
+
+def test_what_has_completed_needs_none() -> None:
+    (_, row) = render(
+        status("a", Stage.COMPLETED, reason="completed", ready_after_sec=0)
+    ).splitlines()
+    assert row.split() == ["a", "completed", "0.00", "s"]
+
+
+def test_a_name_is_never_broken_and_a_long_reason_is() -> None:
+    name = "a-name-of-some-length"
+    text = render(status(name, Stage.FAILED, reason="words " * 20), width=60)
+    assert re.search(rf"^{name} +failed", text, re.MULTILINE)
+    assert all(len(line) <= 60 for line in text.splitlines())
+    assert text.count("words") == 20
+
+
+@pytest.mark.parametrize(
+    ("stage", "colour"),
+    [(Stage.READY, 32), (Stage.FAILED, 31), (Stage.HELD, 31), (Stage.BACKOFF, 33)],
+)
+def test_colours_tell_how_it_stands(
+    stage: Stage, colour: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert f"\n\x1b[{colour}ma" in render(status("a", stage), coloured=True)
+    assert "\x1b" not in render(status("a", stage))
+
+
+def test_brackets_in_a_name_or_a_reason_are_no_markup() -> None:
+    (_, row) = render(status("[red]", Stage.FAILED, reason="[Errno 2] no [bold]")).splitlines()
+    assert row.split() == ["[red]", "failed", "[Errno", "2]", "no", "[bold]"]

@@ -1,0 +1,64 @@
+"""Errors carry facts, say them in a sentence, and can be pickled."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from runtime.process import (
+    NotReadyError,
+    ProcessError,
+    ProcessExitedError,
+    SpawnError,
+    SurvivorsError,
+)
+from runtime.process._exceptions import exit_in_words
+from runtime.process._manifest import Problem, ProblemsError
+
+
+@pytest.mark.parametrize(
+    ("returncode", "words"),
+    [
+        (0, "exited with 0"),
+        (7, "exited with 7"),
+        (-9, "killed by SIGKILL"),
+        (-15, "killed by SIGTERM"),
+        (-40, "killed by signal 40"),
+    ],
+)
+def test_an_end_in_words(returncode: int, words: str) -> None:
+    assert exit_in_words(returncode) == words
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SpawnError("p", "/bin/x", "No such file"), "cannot start /bin/x: No such file"),
+        (ProcessExitedError("p", 7, 1.26, ready=True), "exited with 7 after 1.3 s"),
+        (
+            ProcessExitedError("p", -9, 0.0, ready=False),
+            "killed by SIGKILL before it was ready after 0.0 s",
+        ),
+        (
+            NotReadyError("p", "tcp", 5.0, "ready_timeout_sec"),
+            "not ready within 5 s by its tcp check (the limit is ready_timeout_sec)",
+        ),
+        (
+            SurvivorsError("p", [3, 4]),
+            "pid 3, 4 outlived SIGKILL; it is not started again while that is there",
+        ),
+    ],
+)
+def test_errors_say_what_is_wrong_and_survive_a_pickle(error: ProcessError, words: str) -> None:
+    assert str(error) == words
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(copy), copy.__dict__, str(copy)) == (type(error), error.__dict__, words)
+    assert copy.name == "p"
+
+
+def test_problems_are_told_with_their_places() -> None:
+    error = ProblemsError([Problem(("processes", 0, "path"), "is missing"), Problem(("x",), "no")])
+    assert isinstance(error, ValueError)
+    assert str(error) == "processes.0.path: is missing; x: no"
+    assert len(error.problems) == 2

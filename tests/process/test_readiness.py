@@ -1,0 +1,355 @@
+"""A readiness check returns once it is true; who waits for it owns the deadline."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from runtime.process import Process
+from runtime.process.host import Host
+from runtime.process.readiness import (
+    REQUIRED_PARAMS,
+    STRATEGIES,
+    wait_file,
+    wait_pipe,
+    wait_ready,
+    wait_tcp,
+)
+from runtime.supervision.graph import Stage
+
+HOST = replace(Host(), check_interval_sec=0.01)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as test:
+            test.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+ADDRESSES = [
+    pytest.param(socket.AF_INET, "127.0.0.1", id="IPv4"),
+    pytest.param(
+        socket.AF_INET6,
+        "::1",
+        id="IPv6",
+        marks=pytest.mark.skipif(not has_ipv6(), reason="needs IPv6"),
+    ),
+]
+
+
+class Port:
+    """A port that nobody listens on before `open` is called."""
+
+    def __init__(self, family: socket.AddressFamily, address: str) -> None:
+        self._socket = socket.socket(family)
+        self._socket.bind((address, 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    def open(self) -> None:
+        self._socket.listen()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def make_port() -> Iterator[Callable[..., Port]]:
+    ports: list[Port] = []
+
+    def make(family: socket.AddressFamily, address: str) -> Port:
+        ports.append(Port(family, address))
+        return ports[-1]
+
+    yield make
+    for port in ports:
+        port.close()
+
+
+class Check:
+    """A check that runs in the background."""
+
+    def __init__(self, nursery: trio.Nursery, check: Any, **params: object) -> None:
+        self.passed = trio.Event()
+        nursery.start_soon(self._run, check, params)
+
+    async def _run(self, check: Any, params: dict[str, object]) -> None:
+        await check(params, HOST)
+        self.passed.set()
+
+
+# --- tcp ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "address"), ADDRESSES)
+@pytest.mark.parametrize("named", [True, False], ids=["by address", "localhost"])
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_port_that_is_opened_late_is_found_in_either_family(
+    make_port: Callable[..., Port], family: socket.AddressFamily, address: str, named: bool
+) -> None:
+    port = make_port(family, address)
+    params = {"port": port.number, **({"host": address} if named else {})}
+    async with trio.open_nursery() as nursery:
+        check = Check(nursery, wait_tcp, **params)
+        with trio.move_on_after(0.1):
+            await check.passed.wait()
+        assert not check.passed.is_set()
+        port.open()
+        await check.passed.wait()
+    port.close()
+
+
+async def test_a_port_may_be_given_as_text(make_port: Callable[..., Port]) -> None:
+    port = make_port(socket.AF_INET, "127.0.0.1")
+    port.open()
+    await wait_tcp({"port": str(port.number)}, HOST)
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_host_without_an_address_is_not_ready() -> None:
+    with trio.move_on_after(0.05) as patience:
+        await wait_tcp({"port": 1, "host": "999.999.999.999"}, HOST)
+    assert patience.cancelled_caught
+
+
+# --- file -----------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        check = Check(nursery, wait_file, path=str(tmp_path / "ready"))
+        with trio.move_on_after(0.1):
+            await check.passed.wait()
+        assert not check.passed.is_set()
+        (tmp_path / "ready").touch()
+        await check.passed.wait()
+    assert (tmp_path / "ready").exists()
+
+
+async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
+    await wait_file({"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000))
+
+
+# --- pipe -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_the_word_in_a_pipe_is_read_and_the_pipe_removed(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    async with trio.open_nursery() as nursery:
+        check = Check(nursery, wait_pipe, path=str(path))
+        await trio.testing.wait_all_tasks_blocked()
+        os.mkfifo(path)
+        for word in (b"not yet, rea", b"d", b"y\n"):
+            await trio.to_thread.run_sync(path.write_bytes, word)  # each time opened and closed
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert check.passed.is_set() == (word == b"y\n")
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_plain_file_in_the_place_of_the_pipe_is_taken_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    async with trio.open_nursery() as nursery:
+        check = Check(nursery, wait_pipe, path=str(path))
+        path.write_text("so far so good, ")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not check.passed.is_set()
+        with path.open("a") as file:
+            file.write("ready")
+        await check.passed.wait()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("mkfifo pipe; echo ready > pipe; exec sleep 60", id="made by the process"),
+        pytest.param("echo ready > pipe; exec sleep 60", id="made by nobody"),
+        pytest.param("echo ready > there; exec sleep 60", id="made by somebody before"),
+    ],
+)
+async def test_a_process_reports_by_a_pipe_whoever_makes_it(
+    make_pilot: Any, sh: Any, tmp_path: Path, script: str
+) -> None:
+    os.mkfifo(tmp_path / "there")
+    path = "there" if "there" in script else "pipe"
+    definition = sh(
+        script, working_directory=".", ready_strategy="pipe", ready_params={"path": path}
+    )
+    async with make_pilot(definition) as pilot:
+        assert pilot.supervisor.status("p").ready
+        assert not (tmp_path / path).exists()
+        await pilot.restart_processes("p") if path == "pipe" else None
+
+
+async def test_a_pipe_that_cannot_be_opened_is_told(make_pilot: Any, sh: Any) -> None:
+    definition = sh(
+        "exec sleep 60",
+        ready_strategy="pipe",
+        ready_params={"path": "."},
+        shutdown_strategy="do_not_restart",
+    )
+    pilot = make_pilot(definition)
+    await pilot.start()
+    assert "Is a directory" in pilot.supervisor.status("p").reason
+
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("fds_kept")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("ticks", range(0, 40, 3))
+async def test_a_check_that_is_cancelled_leaves_nothing_open(
+    make_port: Callable[..., Port], tmp_path: Path, strategy: str, ticks: int
+) -> None:
+    port = make_port(socket.AF_INET, "127.0.0.1")
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / {"file": "missing"}.get(strategy, "pipe")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            params = {"port": port.number, "path": str(path)}
+            nursery.start_soon(STRATEGIES[strategy], params, HOST)
+            for _ in range(ticks):
+                await trio.testing.wait_all_tasks_blocked(0.0005)
+            scope.cancel()
+    assert scope.cancelled_caught
+    port.close()
+
+
+async def test_the_caller_owns_the_deadline() -> None:
+    async def never() -> bool:
+        await trio.sleep_forever()
+        return True
+
+    async def at_once() -> bool:
+        return True
+
+    async def refused() -> bool:
+        return False
+
+    assert not await wait_ready(never(), 0.01)
+    assert await wait_ready(at_once(), 1000)
+    assert not await wait_ready(refused(), 1000)
+
+
+def test_each_built_in_strategy_has_a_list_of_what_it_needs() -> None:
+    assert REQUIRED_PARAMS.keys() == STRATEGIES.keys() == {"tcp", "file", "pipe"}
+
+
+# --- what becomes of a process that is not ready --------------------------------------------------
+
+ONCE: dict[str, Any] = {"shutdown_strategy": "do_not_restart"}
+WAITS_FOR_A_FILE: dict[str, Any] = {
+    "ready_strategy": "file",
+    "ready_params": {"path": "never"},
+    **ONCE,
+}
+
+
+async def test_a_process_that_is_not_ready_in_time_is_stopped_and_the_setting_named(
+    make_pilot: Any, sh: Any
+) -> None:
+    pilot = make_pilot(sh("exec sleep 60", ready_timeout_sec=0.05, **WAITS_FOR_A_FILE))
+    await pilot.start()
+    status = pilot.supervisor.status("p")
+    assert status.stage is Stage.FAILED
+    assert status.reason == (
+        "not ready within 0.05 s by its file check (the limit is ready_timeout_sec)"
+    )
+    assert pilot.get_process_by_name("p").get_status().return_code == -15
+
+
+async def test_a_process_that_ends_before_it_is_ready_says_so_and_nobody_waits_any_longer(
+    make_pilot: Any, sh: Any
+) -> None:
+    pilot = make_pilot(sh("exit 7", ready_timeout_sec=1000, **WAITS_FOR_A_FILE))
+    await pilot.start()
+    status = pilot.supervisor.status("p")
+    assert status.reason.startswith("exited with 7 before it was ready after ")
+
+
+async def test_an_end_with_0_before_ready_is_a_failure_as_well(make_pilot: Any, sh: Any) -> None:
+    pilot = make_pilot(sh("exit 0", ready_timeout_sec=1000, **WAITS_FOR_A_FILE))
+    await pilot.start()
+    status = pilot.supervisor.status("p")
+    assert status.stage is Stage.FAILED
+    assert status.reason.startswith("exited with 0 before it was ready after ")
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_process_can_be_stopped_while_its_readiness_is_checked(
+    make_pilot: Any, sh: Any
+) -> None:
+    pilot = make_pilot(sh("exec sleep 60", ready_timeout_sec=1000, **WAITS_FOR_A_FILE))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pilot.start)
+        await pilot.supervisor.wait_until("p", Stage.STARTING)
+        await pilot.stop_process("p")
+        assert pilot.supervisor.status("p").stage is Stage.IDLE
+        await pilot.stop()
+
+
+async def test_a_port_that_opens_late_makes_the_process_ready(make_pilot: Any, py: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = """
+import socket, sys, time
+time.sleep(0.1)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listening", flush=True)
+time.sleep(60)
+"""
+    definition = py(
+        code, port, ready_strategy="tcp", ready_params={"port": port}, ready_timeout_sec=20
+    )
+    async with make_pilot(definition) as pilot:
+        lines = pilot.get_process_by_name("p").output.lines
+        assert pilot.supervisor.status("p").ready
+        assert lines.last <= 1  # its word may still be on the way
+
+
+# --- the process's own face -----------------------------------------------------------------------
+
+
+async def test_a_process_can_be_asked_whether_it_gets_ready(tmp_path: Path) -> None:
+    params = {"path": str(tmp_path / "ready")}
+    process = Process(
+        name="p", path="p", ready_strategy="file", ready_params=params, ready_timeout_sec=0.05
+    )
+    function = process.ready_strategy_function
+    assert function is not None
+    assert not await process.wait_until_ready()
+    assert not await function(process, 0.01)  # type: ignore[misc]
+    (tmp_path / "ready").touch()
+    assert await process.wait_until_ready()
+    assert await function(process, 0.01)  # type: ignore[misc]
+
+
+async def test_without_a_strategy_a_process_is_ready_at_once() -> None:
+    process = Process(name="p", path="p")
+    assert process.ready_strategy_function is None
+    assert await process.wait_until_ready()
+
+
+async def test_a_strategy_of_a_plugin_is_the_function_and_takes_precedence() -> None:
+    def refuses(process: Process, interval_sec: float) -> bool:
+        return False
+
+    process = Process(name="p", path="p", ready_strategy="tcp", ready_params={"port": 1})
+    process.provide_ready_strategy(refuses)
+    assert process.ready_strategy_function is refuses
+    assert not await process.wait_until_ready()
+
+
