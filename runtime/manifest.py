@@ -19,6 +19,9 @@ _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 class ManifestError(Exception):
     """A manifest cannot be used; *lines* has one line for each problem, with its place."""
 
+    path: Path
+    lines: tuple[str, ...]
+
     def __init__(self, path: Path, lines: Sequence[str]) -> None:
         super().__init__(path, tuple(lines))
         self.path, self.lines = path, tuple(lines)

@@ -57,6 +57,8 @@ class ProcessPilot:
     With *keep* the tree goes on when all processes have ended.
     """
 
+    supervisor: Supervisor
+
     def __init__(
         self,
         manifest: ProcessManifest,

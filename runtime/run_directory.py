@@ -37,6 +37,9 @@ class RunDirectoryError(Exception):
 class UnusableRunDirectoryError(RunDirectoryError):
     """The folder cannot be made, or others may write to it."""
 
+    path: Path
+    problem: str
+
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(path, problem)
         self.path, self.problem = path, problem
@@ -47,6 +50,11 @@ class UnusableRunDirectoryError(RunDirectoryError):
 
 class AlreadyRunningError(RunDirectoryError):
     """Another tree has the lock; *pid* is its runtime's, or None if the lock does not say."""
+
+    path: Path
+    pid: int | None
+    manifest: str | None
+    state: str
 
     def __init__(
         self, path: Path, pid: int | None, manifest: str | None = None, state: str = "running"
@@ -65,6 +73,9 @@ class AlreadyRunningError(RunDirectoryError):
 
 class LeftoversError(RunDirectoryError):
     """Processes of a former tree, given as ``name (pid)``, could not be killed."""
+
+    path: Path
+    survivors: tuple[str, ...]
 
     def __init__(self, path: Path, survivors: Sequence[str]) -> None:
         self.path, self.survivors = path, tuple(survivors)

@@ -32,8 +32,14 @@ def render_table(
         state = str(status.stage if status.stage is not Stage.READY else status.state)
         table.add_row(status.name, state, str(pid or ""), ready, remark, style=style)
     text = io.StringIO()
+    # Names and reasons are what they are: [brackets] and :colons: in them mean nothing.
     console = rich_console.Console(
-        file=text, force_terminal=coloured, width=width, color_system="auto" if coloured else None
+        file=text,
+        force_terminal=coloured,
+        width=width,
+        color_system="auto" if coloured else None,
+        markup=False,
+        emoji=False,
     )
     console.print(table)
     return text.getvalue()

@@ -19,6 +19,10 @@ class ProcessError(Exception):
 class SpawnError(ProcessError):
     """The program could not be started; *problem* is the system's own word for why."""
 
+    name: str
+    path: str
+    problem: str
+
     def __init__(self, name: str, path: str | Path, problem: str) -> None:
         super().__init__(name, str(path), problem)
         self.name, self.path, self.problem = name, str(path), problem
@@ -44,6 +48,10 @@ class ProcessExitedError(ProcessError):
     *ready* tells whether its readiness check had passed before.
     """
 
+    name: str
+    returncode: int
+    uptime_sec: float
+
     def __init__(self, name: str, returncode: int, uptime_sec: float, *, ready: bool) -> None:
         super().__init__(name, returncode, uptime_sec, ready)
         self.name, self.returncode, self.uptime_sec = name, returncode, uptime_sec
@@ -66,6 +74,10 @@ def _rebuild_exited(
 class NotReadyError(ProcessError):
     """A readiness check did not pass within *within_sec* seconds, or said that it never will."""
 
+    name: str
+    strategy: str
+    within_sec: float
+
     def __init__(self, name: str, strategy: str, within_sec: float, setting: str) -> None:
         super().__init__(name, strategy, within_sec, setting)
         self.name, self.strategy, self.within_sec = name, strategy, within_sec
@@ -80,6 +92,9 @@ class NotReadyError(ProcessError):
 
 class SurvivorsError(ProcessError):
     """What belonged to the process is still there after SIGKILL: the kernel holds on to it."""
+
+    name: str
+    pids: tuple[int, ...]
 
     def __init__(self, name: str, pids: Sequence[int]) -> None:
         super().__init__(name, tuple(pids))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -48,7 +48,7 @@ class ProcessManifest(BaseModel):
     they are raised as a `ProblemsError`, which is a `ValueError`.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     processes: list[Process] = Field(min_length=1, description="The processes to run.")
     control_server: str | None = Field(

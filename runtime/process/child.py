@@ -40,6 +40,10 @@ class StopPlan:
 class Child:
     """A started program; only `open_child` makes one."""
 
+    command: Command
+    pid: int
+    family: Family
+
     def __init__(self, command: Command, host: Host, spawned: Spawned) -> None:
         self.command, self.pid = command, spawned.popen.pid
         self._popen, self._pidfd, self._host = spawned.popen, spawned.pidfd, host

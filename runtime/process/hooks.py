@@ -19,9 +19,11 @@ async def call_plugin(
     """
     if inspect.iscoroutinefunction(function):
         return await cast("Awaitable[T]", function(*args))
-    result: Any = await trio.to_thread.run_sync(
-        function, *args, limiter=limiter, abandon_on_cancel=True
-    )
+
+    def call() -> tuple[Any]:
+        return (function(*args),)  # in a tuple, for Trio refuses what looks like a coroutine
+
+    (result,) = await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
     if inspect.isawaitable(result):  # a plain function that returns a coroutine, as a lambda does
         result = await result
     return cast("T", result)

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -53,7 +53,7 @@ SignalName = Annotated[str, AfterValidator(_known_signal)]
 class ProcessStatus(BaseModel):
     """How a process stands; *pid* is 0 and *return_code* set once it has ended."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str = Field(description="Name of the process.")
     pid: int = Field(description="Its pid, 0 when nothing of it runs.")
@@ -64,7 +64,7 @@ class ProcessStatus(BaseModel):
 class Dependency(BaseModel):
     """An edge of the graph with a condition of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     name: UnitName = Field(description="The unit that is waited for.")
     condition: Condition = Field(
@@ -75,7 +75,7 @@ class Dependency(BaseModel):
 class RestartSpec(BaseModel):
     """How a process comes back after it ended unasked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     when: RestartWhen = Field(
         default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
@@ -123,7 +123,7 @@ def _no_hooks() -> dict[ProcessHookType, list[LifecycleHookType]]:
 class Process(BaseModel):
     """One program of a manifest: what is to be run and how, and a façade over its one state."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: UnitName = Field(description="The name of the process.")
     working_directory: Path | None = Field(

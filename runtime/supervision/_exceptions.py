@@ -21,6 +21,11 @@ class SupervisionError(Exception):
 class IllegalTransitionError(SupervisionError):
     """A state was to be followed by one that its table does not allow; nothing was changed."""
 
+    subject: str
+    old: str | None
+    new: str
+    allowed: tuple[str, ...]
+
     def __init__(self, subject: str, old: str | None, new: str, allowed: Iterable[str]) -> None:
         self.subject, self.old, self.new = subject, old, new
         self.allowed = tuple(sorted(allowed))
@@ -33,6 +38,9 @@ class IllegalTransitionError(SupervisionError):
 
 class UnknownUnitError(SupervisionError, ValueError):
     """No unit has this name."""
+
+    name: str
+    known: tuple[str, ...]
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name, self.known = name, tuple(known)
@@ -57,6 +65,8 @@ class DuplicateUnitError(SupervisionError, ValueError):
 class DependencyCycleError(SupervisionError, ValueError):
     """Units wait for each other in a circle; *cycle* begins and ends with the same name."""
 
+    cycle: tuple[str, ...]
+
     def __init__(self, cycle: Sequence[str]) -> None:
         self.cycle = tuple(cycle)
         super().__init__(self.cycle)
@@ -67,6 +77,9 @@ class DependencyCycleError(SupervisionError, ValueError):
 
 class UnitInUseError(SupervisionError, ValueError):
     """A unit cannot be removed while others depend on it."""
+
+    name: str
+    dependents: tuple[str, ...]
 
     def __init__(self, name: str, dependents: Sequence[str]) -> None:
         self.name, self.dependents = name, tuple(dependents)
@@ -89,6 +102,9 @@ class EndedBeforeReadyError(SupervisionError):
 
 class UnitFailedError(SupervisionError):
     """The unit that was waited for is not coming: it has ended for good, or the tree stops."""
+
+    name: str
+    reason: str
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)

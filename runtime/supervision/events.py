@@ -106,6 +106,8 @@ class Journal(Generic[T]):
 class Reader(Generic[T]):
     """An async iterator over a journal; it holds nothing but its place."""
 
+    after: int
+
     __slots__ = ("_journal", "after")
 
     def __init__(self, journal: Journal[T], after: int) -> None:

@@ -22,6 +22,8 @@ class TransitionTable(Generic[S]):
     come first. Raises `ValueError` when a row is missing or names something that is no state.
     """
 
+    states: type[S]
+
     __slots__ = ("_successors", "states")
 
     def __init__(self, states: type[S], successors: Mapping[S | None, Iterable[S]]) -> None:
@@ -68,6 +70,10 @@ class Stages(Generic[S]):
 
 class Lifecycle(Generic[S]):
     """The one cell that holds a unit's state; it changes by `move` only, through its table."""
+
+    name: str
+    stages: Stages[S]
+    table: TransitionTable[S]
 
     __slots__ = ("_state", "name", "on_move", "stages", "table")
 

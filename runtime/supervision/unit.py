@@ -54,6 +54,9 @@ class UnitBody(Protocol):
 class UnitHandle:
     """What the body of a running unit may say, and what it may ask: also a Trio ``TaskStatus``."""
 
+    budget: StopBudget
+    path: str
+
     __slots__ = ("_on_ending", "_on_note", "_on_started", "budget", "path")
 
     def __init__(
