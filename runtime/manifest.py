@@ -1,6 +1,9 @@
 """The manifest file: loaded, checked, and every problem told with its place."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from runtime.process import Dependency, Process, ProcessManifest, RestartSpec
 from runtime.process._manifest import Problem, with_base_directory
 
 _MODELS = (ProcessManifest, Process, RestartSpec, Dependency)
+_STAND_INS = {"name": "process {}", "path": sys.executable}
 _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
@@ -43,17 +47,54 @@ def load_manifest(
     except DocumentError as error:
         raise ManifestError(path, [str(error)]) from error
     problems: list[Problem] = []
-    manifest: ProcessManifest | None = None
+    data = with_base_directory(document.data, path.parent)
     try:
-        data = with_base_directory(document.data, path.parent)
         manifest = ProcessManifest.model_validate(data, context=problems)
         if not problems:
             problems += check(manifest)
     except ValidationError as error:
         problems += [_explain(each, document.data) for each in error.errors()]
-    if manifest is None or problems:
+        # What cannot be read must not hide what is wrong with the rest.
+        with suppress(ValidationError):
+            ProcessManifest.model_validate(_without(data, error), context=problems)
+        raise ManifestError(path, _tell(document, problems)) from error
+    if problems:
         raise ManifestError(path, _tell(document, problems))
     return manifest
+
+
+def _without(data: object, error: ValidationError) -> object:
+    """Return a copy of *data* in which nothing is left of what *error* complains about.
+
+    A process cannot do without its name and its path: it gets ones that are never complained about.
+    """
+    rest = deepcopy(data)
+    unusable: set[Location] = set()
+    for each in error.errors():
+        location = _in_file(each["loc"], data)
+        if each["type"] == "missing":
+            location = (*location, each["loc"][-1])
+        unusable.add(location if location[:1] != ("processes",) else location[:4])
+    # From the back, so that an index still means what it meant.
+    for location in sorted(unusable, key=_back_to_front):
+        around = _at(rest, location[:-1])
+        if location[:1] == ("processes",) and location[2:] in (("name",), ("path",)):
+            if isinstance(around, dict):
+                around[location[2]] = _STAND_INS[str(location[2])].format(location[1])
+        elif around is not None:
+            with suppress(KeyError, IndexError, TypeError):
+                del around[location[-1]]
+    return rest
+
+
+def _back_to_front(location: Location) -> tuple[tuple[int, str], ...]:
+    return tuple((-step, "") if isinstance(step, int) else (1, step) for step in location)
+
+
+def _at(data: object, location: Location) -> Any:  # noqa: ANN401 - whatever a file says
+    for step in location:
+        data = _look(data, step)
+    return data
 
 
 def _tell(document: Document, problems: Sequence[Problem]) -> list[str]:
@@ -72,7 +113,7 @@ def _indexed(location: Location, data: object) -> Iterator[str | int]:
     for step in location:
         known = step
         if isinstance(here, list) and isinstance(step, str):
-            names = [_look(each, "name") for each in here]
+            names = [each if isinstance(each, str) else _look(each, "name") for each in here]
             known = names.index(step) if step in names else step
         yield known
         here = _look(here, known)
@@ -94,6 +135,8 @@ def _explain(error: ErrorDetails, data: object) -> Problem:
         return Problem(location, f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
     if error["type"] == "missing":
         return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
+    if error["type"] == "model_type":
+        return Problem(location, "must be a mapping of keys to values")
     words = error["msg"].removeprefix("Value error, ")
     return Problem(location, words[:1].lower() + words[1:])
 

@@ -28,7 +28,7 @@ from runtime.process.models import (
 from runtime.process.popen import PopenView
 from runtime.process.readiness import STRATEGIES
 from runtime.process.unit import call_hooks, process_unit
-from runtime.supervision._exceptions import UnknownUnitError
+from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
 
 _logger = logging.getLogger(__name__)
@@ -162,12 +162,15 @@ class ProcessPilot:
         the pilot has been started before, and `ProblemsError`, a `ValueError`, when the manifest
         names hooks, strategies, handlers or a control server that no plugin provides.
         """
+        self._check_start()
+        self._started = True
+        await self.supervisor.run(task_status=task_status)
+
+    def _check_start(self) -> None:
         if self._started:
             raise RuntimeError("this ProcessPilot has been started before")
         if problems := self.unknown_names():
             raise ProblemsError(problems)
-        self._started = True
-        await self.supervisor.run(task_status=task_status)
 
     async def stop(self) -> None:
         """Stop all processes in reverse order and return when nothing is left of them."""
@@ -176,6 +179,7 @@ class ProcessPilot:
             await self.supervisor.wait_ended()
 
     async def __aenter__(self) -> Self:
+        self._check_start()  # before there is a nursery, which would make a group of it
         self._block = self._open()
         await self._block.__aenter__()
         return self
@@ -230,7 +234,8 @@ class ProcessPilot:
         ]
         if process_id is None:
             return running
-        return next((s for s in running if process_id in (s.pid, s.name)), None)
+        # Before its start and after its end a process has the pid 0, which is nobody's.
+        return next((s for s in running if process_id in (s.pid or s.name, s.name)), None)
 
     async def start_process(self, name: str) -> None:
         """Start a process, and what it needs, and return when it is ready.
@@ -247,16 +252,28 @@ class ProcessPilot:
     async def restart_processes(self, process_names: list[str] | str) -> None:
         """Restart processes by name and return when all are ready; errors as in `start_process`.
 
-        With an unknown name among them nothing is restarted.
+        With an unknown name among them nothing is restarted. Several failures are a group.
         """
         names = [process_names] if isinstance(process_names, str) else process_names
         known = self.supervisor.names
         for name in names:
             if name not in known:
                 raise UnknownUnitError(name, known)
+        failures: list[Exception] = []
+
+        async def restart(name: str) -> None:
+            try:
+                await self.supervisor.restart_unit(name)
+            except UnitFailedError as failure:
+                failures.append(failure)
+
         async with trio.open_nursery() as nursery:
             for name in dict.fromkeys(names):
-                nursery.start_soon(self.supervisor.restart_unit, name)
+                nursery.start_soon(restart, name)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup("processes that did not become ready", failures)
 
     def set_process_affinity(self, process: HasPid, affinity: list[int] | None) -> None:
         """Let a running process run on the CPUs in *affinity* only; None changes nothing."""

@@ -126,10 +126,10 @@ class ProcessManifest(BaseModel):
             if any(process.name == other.name for other in self.processes[:index]):
                 message = f"there is already a process {process.name!r}"
                 problems.append(Problem(("processes", index, "name"), message))
-            for place, requirement in enumerate(process.requirements):
+            for requirement in process.requirements:
                 message = _judge_requirement(requirement, by_name)
                 if message:
-                    problems.append(Problem((*here, "dependencies", place), message))
+                    problems.append(Problem((*here, "dependencies", requirement.name), message))
             process.dependencies = [by_name.get(r.name, r.name) for r in process.requirements]
         _raise_any(problems)
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -88,6 +89,18 @@ class Slot:
             ready_after_sec=self.ready - self.started if self.ready is not None else None,
             error=self.error,
         )
+
+
+def nearest_live(first: Iterable[Slot], behind: Callable[[Slot], Iterable[Slot]]) -> list[Slot]:
+    """Return those of *first* that are live, and the nearest live ones behind the others."""
+    to_visit = list(dict.fromkeys(first))
+    seen = set(to_visit)
+    for slot in to_visit:  # grows as we go
+        if not slot.live:
+            further = [other for other in behind(slot) if other not in seen]
+            seen.update(further)
+            to_visit += further
+    return [slot for slot in to_visit if slot.live]
 
 
 class StartUp:

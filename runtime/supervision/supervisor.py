@@ -28,7 +28,7 @@ from ._exceptions import (
     UnitInUseError,
     UnknownUnitError,
 )
-from ._slot import Slot, StartUp
+from ._slot import Slot, StartUp, nearest_live
 from .budget import DEFAULT_STOP_SEC, StopBudget
 from .events import Chronicle, Journal, UnitEvent
 from .graph import Answer, Requirement, Stage, dependents_of, judge_condition, start_order
@@ -191,6 +191,7 @@ class Supervisor:
         """
         if self._nursery is not None:
             raise RuntimeError("this supervisor runs already")
+        await trio.lowlevel.checkpoint_if_cancelled()  # then nothing is even begun
         if self._ended.is_set():
             self._rewind()
         with current_unit().budget.open_child() as self._budget:
@@ -396,9 +397,13 @@ class Supervisor:
     def _send_due_stops(self, slots: Iterable[Slot]) -> None:
         for slot in slots:
             if slot.live and slot.stop_due and not slot.stop_sent:
-                if any(other.live and other.stop_due for other in slot.dependents):
+                above = nearest_live(slot.dependents, lambda other: other.dependents)
+                if any(other.stop_due for other in above):
                     continue
                 self._send_stop(slot)
+
+    def _needed(self, slot: Slot) -> list[Slot]:
+        return [self._slots[requirement.name] for requirement in slot.unit.requirements]
 
     def _send_stop(self, slot: Slot) -> None:
         slot.stop_sent = True
@@ -584,7 +589,7 @@ class Supervisor:
 
     def _after_end(self, slot: Slot) -> None:
         """Let those go on that waited for a unit to be down, or known not to come."""
-        self._send_due_stops(self._slots[r.name] for r in slot.unit.requirements)
+        self._send_due_stops(nearest_live(self._needed(slot), self._needed))
         self._start_up.note(slot)
         self._consider_end()
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import trio
+import trio.testing
 
 from runtime.cli import _console
 from runtime.cli._console import Console
@@ -51,6 +52,13 @@ def in_a_thread(function: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def read_exactly(fd: int, size: int) -> str:
+    read = b""
+    while len(read) < size and (more := os.read(fd, size - len(read))):
+        read += more
+    return read.decode()
+
+
 async def write_all(console: Console) -> None:
     console.close()
     with trio.fail_after(10):
@@ -83,28 +91,17 @@ async def test_it_ends_when_all_is_written_and_not_before_it_is_closed(ends: End
     assert ends.read_all()[0].split("\n") == ["a       | 0", "a       | 1", "a       | 2", ""]
 
 
-async def test_what_is_held_for_a_slow_reader_is_bounded_but_sentences_are_not_lost(
-    ends: Ends,
-) -> None:
+def test_what_is_held_for_a_slow_reader_is_bounded_but_no_sentence_is_lost(ends: Ends) -> None:
     console = Console(["a"])
     console.echo("a", lines("x" * _console._HELD_BYTES))
     console.echo("a", lines("this", "is", "dropped"))
     console.say("this is not")
-    read: list[tuple[str, str]] = []
     writing = in_a_thread(lambda: trio.run(write_all, console))
-    stdout = b""
-    while not stdout.endswith(b"\n"):
-        stdout += os.read(ends.stdout, 65_536)
+    expected = "a       | " + "x" * _console._HELD_BYTES + "\n"
+    assert read_exactly(ends.stdout, len(expected)) == expected
     writing.join()
-    read.append(ends.read_all())
-    assert stdout == b"a       | " + b"x" * _console._HELD_BYTES + b"\n"
-    assert read == [
-        (
-            "",
-            "runtime | this is not\n"
-            "runtime | 3 lines of output were not shown: it is read too slowly\n",
-        )
-    ]
+    dropped = "3 lines of output were not shown: it is read too slowly"
+    assert ends.read_all() == ("", f"runtime | this is not\nruntime | {dropped}\n")
 
 
 async def test_a_reader_that_has_gone_costs_only_what_was_meant_for_it(ends: Ends) -> None:
@@ -117,17 +114,14 @@ async def test_a_reader_that_has_gone_costs_only_what_was_meant_for_it(ends: End
     assert os.read(ends.stderr, 65_536) == b"runtime | somebody sees this\n"
 
 
-async def test_a_stream_that_somebody_has_made_non_blocking_loses_nothing(ends: Ends) -> None:
+def test_a_stream_that_somebody_has_made_non_blocking_loses_nothing(ends: Ends) -> None:
     os.set_blocking(_console._STDOUT, False)
     console = Console(["a"])
     console.echo("a", lines(*["x" * 1000] * 300))  # more than a pipe holds
     writing = in_a_thread(lambda: trio.run(write_all, console))
     expected = ("a       | " + "x" * 1000 + "\n") * 300
-    read = b""
-    while len(read) < len(expected):
-        read += os.read(ends.stdout, 65_536)
+    assert read_exactly(ends.stdout, len(expected)) == expected
     writing.join()
-    assert read.decode() == expected
     assert os.get_blocking(_console._STDOUT)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import trio
+import trio.testing
 
 from runtime.cli._report import Report
 from runtime.supervision.events import Journal

@@ -37,6 +37,12 @@ def has_pending(pid: int, signum: int) -> bool:
     return bool(int(pending, 16) >> (signum - 1) & 1)
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether no thread of a process runs any more, to take a signal before SIGSTOP."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=lambda signum: signum.name)
 def test_a_signal_while_the_runtime_is_being_loaded_ends_it(
@@ -67,6 +73,7 @@ def test_the_third_signal_ends_a_runtime_that_hangs(site: Site) -> None:
     site.hear_everyone()
     runtime = site.runtime_pid
     os.kill(runtime, signal.SIGSTOP)
+    site.wait_until(lambda: is_stopped(runtime))
     for _ in range(2):
         program.send(signal.SIGINT)
         site.wait_until(lambda: not has_pending(program.pid, signal.SIGINT))

@@ -162,7 +162,8 @@ async def test_a_plain_file_in_the_place_of_the_pipe_is_taken_as_well(tmp_path: 
     async with trio.open_nursery() as nursery:
         check = Check(nursery, wait_pipe, path=str(path))
         path.write_text("so far so good, ")
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        with trio.move_on_after(0.05):
+            await check.passed.wait()
         assert not check.passed.is_set()
         with path.open("a") as file:
             file.write("ready")
