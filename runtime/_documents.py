@@ -1,9 +1,11 @@
 """Reads YAML and JSON files into plain data, and remembers the line of every key and item.
 
 YAML is read by PyYAML, whose nodes carry their marks; JSON is read by the same reader, as all of
-it but the oddest (a tab for an indentation) is YAML as well.
+it but the oddest (characters written as two escapes, which are joined before) is YAML as well.
 """
 
+import json
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,11 @@ import yaml
 _LARGEST_MB = 10
 _DEEPEST = 100
 _MOST_NODES = 200_000
+_TOO_DEEP = "is nested too deeply"
+_TOO_MANY = f"has more than {_MOST_NODES} values"
+
+# A character beyond U+FFFF as JSON writes it; or an escaped backslash, with which none begins.
+_SURROGATES = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 
 Location = tuple[str | int, ...]
 
@@ -49,12 +56,15 @@ def read_document(path: Path) -> Document:
         if path.stat().st_size > _LARGEST_MB * 1024 * 1024:
             raise DocumentError(path, 0, f"is larger than {_LARGEST_MB} MB")
         text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            text = _SURROGATES.sub(_join_surrogates, text)
     except OSError as error:
         raise DocumentError(path, 0, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DocumentError(path, line, "is no text in UTF-8") from error
     try:
+        _check_size(path, text)
         root = yaml.compose(text, Loader=yaml.CSafeLoader)
         if root is None:
             raise DocumentError(path, 0, "is empty")
@@ -65,8 +75,26 @@ def read_document(path: Path) -> Document:
         raise DocumentError(path, mark.line + 1 if mark else 0, problem) from error
     except yaml.YAMLError as error:
         raise DocumentError(path, 0, " ".join(str(error).split())) from error
-    except RecursionError as error:
-        raise DocumentError(path, 0, "is nested too deeply") from error
+
+
+def _check_size(path: Path, text: str) -> None:
+    """Refuse what is too deep or too much before it is composed: in C, on the stack."""
+    depth = count = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        count += isinstance(event, yaml.NodeEvent)
+        if count > _MOST_NODES:
+            raise DocumentError(path, line, _TOO_MANY)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise DocumentError(path, line, _TOO_DEEP)
+
+
+def _join_surrogates(match: re.Match[str]) -> str:
+    return match[0] if match[1] is None else str(json.loads(f'"{match[0]}"'))
 
 
 class _Builder:
@@ -84,9 +112,9 @@ class _Builder:
     def _value(self, node: yaml.Node, at: Location) -> object:
         self._count += 1
         if self._count > _MOST_NODES:
-            raise self._error(node, f"has more than {_MOST_NODES} values")
+            raise self._error(node, _TOO_MANY)
         if len(at) > _DEEPEST:
-            raise self._error(node, "is nested too deeply")
+            raise self._error(node, _TOO_DEEP)
         self._lines.setdefault(at, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, at)
@@ -94,8 +122,12 @@ class _Builder:
             return [self._value(child, (*at, i)) for i, child in enumerate(node.value)]
         try:
             return self._scalars.construct_object(node)
-        except (ValueError, yaml.MarkedYAMLError) as error:
+        except yaml.MarkedYAMLError as error:
+            raise self._error(node, f"is no valid value: {error.problem}") from error
+        except ValueError as error:
             raise self._error(node, f"is no valid value: {error}") from error
+        except (LookupError, AttributeError) as error:  # as PyYAML fails at ``!!bool maybe``
+            raise self._error(node, f"is no {node.tag.rpartition(':')[2]}") from error
 
     def _mapping(self, node: yaml.MappingNode, at: Location) -> dict[Hashable, object]:
         found: dict[Hashable, object] = {}

@@ -16,7 +16,19 @@ from runtime.process import Dependency, Process, ProcessManifest, RestartSpec
 from runtime.process._manifest import Problem, with_base_directory
 
 _MODELS = (ProcessManifest, Process, RestartSpec, Dependency)
-_STAND_INS = {"name": "process {}", "path": sys.executable}
+# What is complained about is left out when the rest is checked; the place of these is taken by
+# values that nothing can be said against.
+_STAND_INS: Mapping[str | int, Any] = {
+    "name": "process {}",
+    "path": sys.executable,
+    "affinity": None,
+    "processor_affinity": None,
+    "ready_params": {"path": "ready", "port": 1},
+    "restart": {"when": "never"},
+    "shutdown_strategy": "do_not_restart",
+}
+_OTHER_SPELLINGS: Mapping[str | int, str] = {"affinity": "processor_affinity"}
+_WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
 _KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
@@ -64,23 +76,27 @@ def load_manifest(
 
 
 def _without(data: object, error: ValidationError) -> object:
-    """Return a copy of *data* in which nothing is left of what *error* complains about.
-
-    A process cannot do without its name and its path: it gets ones that are never complained about.
-    """
+    """Return a copy of *data* in which nothing is left of what *error* complains about."""
     rest = deepcopy(data)
     unusable: set[Location] = set()
     for each in error.errors():
         location = _in_file(each["loc"], data)
         if each["type"] == "missing":
             location = (*location, each["loc"][-1])
-        unusable.add(location if location[:1] != ("processes",) else location[:4])
+        if location[:1] == ("base_directory",):
+            return None  # nothing can be said of any path
+        if location[:1] == ("processes",):
+            by_entry = location[2:3] in (("dependencies",), ("env",))
+            location = location[:4] if by_entry else location[:3]
+        unusable.add(location)
     # From the back, so that an index still means what it meant.
     for location in sorted(unusable, key=_back_to_front):
         around = _at(rest, location[:-1])
-        if location[:1] == ("processes",) and location[2:] in (("name",), ("path",)):
-            if isinstance(around, dict):
-                around[location[2]] = _STAND_INS[str(location[2])].format(location[1])
+        if len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
+            stand_in = _STAND_INS[location[2]]
+            around[location[2]] = (
+                stand_in.format(location[1]) if isinstance(stand_in, str) else stand_in
+            )
         elif around is not None:
             with suppress(KeyError, IndexError, TypeError):
                 del around[location[-1]]
@@ -114,9 +130,17 @@ def _indexed(location: Location, data: object) -> Iterator[str | int]:
         known = step
         if isinstance(here, list) and isinstance(step, str):
             names = [each if isinstance(each, str) else _look(each, "name") for each in here]
-            known = names.index(step) if step in names else step
+            names += [_STAND_INS["name"].format(index) for index in range(len(here))]
+            known = names.index(step) % len(here) if step in names else step
+        known = _spelled(known, here)
         yield known
         here = _look(here, known)
+
+
+def _spelled(step: str | int, here: object) -> str | int:
+    """Return the key as the file spells it."""
+    other = _OTHER_SPELLINGS.get(step, step)
+    return other if isinstance(here, Mapping) and other in here else step
 
 
 def _look(here: Any, step: str | int) -> Any:  # noqa: ANN401 - whatever a file says
@@ -135,8 +159,8 @@ def _explain(error: ErrorDetails, data: object) -> Problem:
         return Problem(location, f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
     if error["type"] == "missing":
         return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
-    if error["type"] == "model_type":
-        return Problem(location, "must be a mapping of keys to values")
+    if error["type"] in _WORDS:
+        return Problem(location, _WORDS[error["type"]])
     words = error["msg"].removeprefix("Value error, ")
     return Problem(location, words[:1].lower() + words[1:])
 
@@ -145,7 +169,8 @@ def _in_file(loc: Sequence[str | int], data: object) -> Location:
     """Return *loc* without the steps that only the model knows, such as a union's choice."""
     location: Location = ()
     here: Any = data
-    for step in loc:
+    for each in loc:
+        step = _spelled(each, here)
         known = isinstance(here, Mapping) and step in here
         if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
             location, here = (*location, step), _look(here, step)

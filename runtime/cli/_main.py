@@ -1,5 +1,6 @@
 """``python -m runtime``: its commands and their options."""
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -61,7 +62,8 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
     guard = None if no_guard else open_guard()
     # Until the tree listens itself, there is nothing to stop: a signal just ends this process.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _leave)
+        if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
+            signal.signal(signum, _leave)
     # Only now, or the guard would carry it all as well.
     sys.exit(_late.command("run").run(manifest, keep, run_directory, guard))
 
@@ -74,5 +76,15 @@ def main() -> None:
     """Run the command that the arguments say; this ends the process."""
     if sys.platform != "linux":
         sys.exit("trio-runtime runs on Linux only so far (on Windows: inside WSL)")
+    _open_missing_streams()
     by_module = Path(sys.argv[0]).name == "__main__.py"
     cli(prog_name="python -m runtime" if by_module else None)
+
+
+def _open_missing_streams() -> None:
+    """Let no file of ours take the number of a standard stream that we were started without."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this

@@ -1,12 +1,13 @@
 """The command `run`: manifest, lock, and then the tree. It is imported below the guard only."""
 
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import click
 import trio
 
 from runtime.guard import Guard
@@ -26,8 +27,9 @@ from runtime.supervision.graph import Stage
 from ._console import Console
 from ._report import Report
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FORCE_SIGNAL = signal.SIGQUIT
+_HANGS_UP = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # else we run under nohup
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if _HANGS_UP else ()))
 _LISTENED = (*_STOP_SIGNALS, _FORCE_SIGNAL)
 # Without its guard the runtime has to be gone within a second, the search for leftovers included.
 _WITHOUT_GUARD_SEC = 0.7
@@ -39,7 +41,7 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
     try:
         loaded = load_manifest(manifest, check=lambda m: ProcessPilot(m).unknown_names())
     except ManifestError as error:
-        sys.stderr.write(f"{error}\n")
+        click.echo(error, err=True)
         return 2
     try:
         folder = run_directory or loaded.run_directory or default_run_directory(manifest)
@@ -47,7 +49,7 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
             folder,
             manifest=manifest.absolute(),
             guard_pid=None if guard is None else guard.pid,
-            say=lambda sentence: sys.stderr.write(f"{sentence}\n"),
+            say=partial(click.echo, err=True),
         ) as directory:
             if guard is not None:
                 guard.hold(directory.fileno())
@@ -58,7 +60,7 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
             _handle_signals(lambda *_: None)
             return trio.run(_Tree(loaded, directory, guard, keep=keep).run)
     except RunDirectoryError as error:
-        sys.stderr.write(f"{error}\n")
+        click.echo(error, err=True)
         return 1
 
 
@@ -129,8 +131,12 @@ class _Tree:
 
     async def _end_leftovers(self) -> None:
         """Do the guard's last work: end what left its group, its session and its parents."""
+
+        def say(sentence: str) -> None:
+            trio.from_thread.run_sync(self._console.say, sentence)
+
         with suppress(LeftoversError):  # it says so itself, to the next tree
-            await trio.to_thread.run_sync(self._directory.end_leftovers, self._console.say)
+            await trio.to_thread.run_sync(self._directory.end_leftovers, say)
 
     def _status(self) -> int:
         """Return the exit status, as the help of the command says."""

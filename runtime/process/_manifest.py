@@ -161,7 +161,8 @@ class ProcessManifest(BaseModel):
                 for name in REQUIRED_PARAMS.get(strategy, ())
                 if params.get(name) is None
             ]
-            if strategy == "tcp" and not _is_port(params.get("port", 1)):
+            port = params.get("port")
+            if strategy == "tcp" and port is not None and not _is_port(port):
                 message = f"must be a number from 1 to {_HIGHEST_PORT}"
                 problems.append(Problem((*here, "port"), message))
         _raise_any(problems)

@@ -50,6 +50,22 @@ def _known_signal(name: str) -> str:
 SignalName = Annotated[str, AfterValidator(_known_signal)]
 
 
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+def _variable_name(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError("the name of a variable must not be empty nor contain '='")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+VariableName = Annotated[Text, AfterValidator(_variable_name)]
+
+
 class ProcessStatus(BaseModel):
     """How a process stands; *pid* is 0 and *return_code* set once it has ended."""
 
@@ -130,8 +146,8 @@ class Process(BaseModel):
         default=None, description="Where it runs; unset: the folder of the executable."
     )
     path: Path = Field(description="The executable: a path, or a bare name to look up on PATH.")
-    args: list[str] = Field(default=[], description="The arguments, handed over without a shell.")
-    env: dict[str, str] = Field(
+    args: list[Text] = Field(default=[], description="The arguments, handed over without a shell.")
+    env: dict[VariableName, Text] = Field(
         default_factory=dict, description="Variables, merged over the runtime's own environment."
     )
     timeout: Seconds | None = Field(

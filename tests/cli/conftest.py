@@ -11,7 +11,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -185,7 +185,8 @@ class Site:
         """Add a process that runs *code* in Python, where ``fifo`` is open for writing."""
         path, *args = BARE_PYTHON
         opening = f"import os, signal; fifo = open({str(self._fifos['FIFO'])!r}, 'w', 1)\n"
-        self.add(name, "", path=path, args=[*args, opening + code], **fields)
+        fields = {"path": path, "args": [*args, opening + code], **fields}
+        self.add(name, "", working_directory=str(self.folder), **fields)
 
     @property
     def manifest(self) -> Path:
@@ -200,14 +201,15 @@ class Site:
     def start(
         self,
         *arguments: str,
-        python: tuple[str, ...] = ("-m", "runtime"),
+        wrapper: Sequence[str] = (),
+        python: Sequence[str] = ("-m", "runtime"),
         env: Mapping[str, str | None] = _NOTHING,
         **options: Any,
     ) -> Program:
         """Start the program, with *arguments*, on what has been added; JSON is YAML as well."""
         if self.processes:
             self.manifest.write_text(json.dumps({**self.settings, "processes": self.processes}))
-        argv = [sys.executable, *python, *arguments, str(self.manifest)]
+        argv = [*wrapper, sys.executable, *python, *arguments, str(self.manifest)]
         program = Program(argv, env=self.environment(env), cwd=self.folder, **options)
         self._programs.append(program)
         return program

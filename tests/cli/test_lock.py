@@ -12,6 +12,22 @@ if TYPE_CHECKING:
 #: Holds a lock as long as anything of it lives, and says so if there is another copy of it.
 ALONE = "exec 9>alone; flock -n 9 || { echo 'another one' >FIFO; exit 1; }; SAY; "
 
+#: The same, which takes its time to stop: until the test says so.
+ALONE_AND_SLOW = """
+import fcntl
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1})
+lock = open("alone", "w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("another one", file=fifo)
+    raise
+print(f"a={os.getpid()}", file=fifo)
+signal.sigwait({signal.SIGTERM})
+print("asked", file=fifo)
+signal.sigwait({signal.SIGUSR1})
+"""
+
 
 def kill_runtime_and_guard_at_once(site: Site, program: Program) -> None:
     runtime = site.runtime_pid
@@ -38,8 +54,7 @@ def test_a_second_start_is_refused_while_the_first_one_runs(site: Site) -> None:
 
 
 def test_a_second_start_waits_while_the_first_one_stops(site: Site) -> None:
-    stop_when_let_go = "trap 'echo asked >FIFO; read x <GO; exit' TERM; sleep 1000 & wait"
-    site.add("a", ALONE + stop_when_let_go, timeout=600)
+    site.add_python("a", ALONE_AND_SLOW, timeout=600)
     site.settings["stop_within_sec"] = 600
     first = site.start()
     assert site.hear() == "a"
@@ -49,12 +64,12 @@ def test_a_second_start_waits_while_the_first_one_stops(site: Site) -> None:
     second = site.start()
     second.read_until("waiting for the former runtime in .* to be gone")
     assert site.heard_all()
-    site.let_go()
+    os.kill(site.pid_of("a"), signal.SIGUSR1)
     assert first.wait() == 0
     assert site.hear() == "a"
     second.send(signal.SIGTERM)
     assert site.hear() == "asked"
-    site.let_go()
+    os.kill(site.pid_of("a"), signal.SIGUSR1)
     assert second.wait() == 0
     assert site.find_left() == []
 

@@ -44,6 +44,8 @@ class Outcome(NamedTuple):
     end: str
     status: int
     left: list[Left]
+    files: set[str]
+    said: str
     nothing_was_started_late: bool
 
 
@@ -112,7 +114,9 @@ def outcome(request: pytest.FixtureRequest, open_new_site: OpenSite) -> Iterator
         site.hear_everyone()
         end.cause(site, program)
         status = program.wait()
-        yield Outcome(request.param, status, site.find_left(), site.heard_all())
+        left = site.find_left()
+        files = {path.name for path in site.folder.rglob("*") if not path.is_dir()}
+        yield Outcome(request.param, status, left, files, program.err.text, site.heard_all())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,7 +128,13 @@ def test_nothing_is_left_of_a_process(outcome: Outcome, kind: str) -> None:
 
 def test_nothing_is_left_of_anything_else(outcome: Outcome) -> None:
     assert [left for left in outcome.left if left.unit not in KINDS] == []
+    assert outcome.files == {"manifest.yaml", "lock", "fifo", "go"}
     assert outcome.nothing_was_started_late
+
+
+def test_it_goes_as_planned(outcome: Outcome) -> None:
+    assert "Traceback" not in outcome.said
+    assert "outlived" not in outcome.said
 
 
 def test_the_exit_status_is_as_documented(outcome: Outcome) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runtime._procfs import list_children
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Site
 
@@ -146,7 +148,7 @@ def test_a_terminal_shows_colours_progress_and_a_table(site: Site) -> None:
     assert f"{ESCAPE}[31m{ESCAPE}[1mruntime | {ESCAPE}[0mc exited with 7" in text
     assert "is ready after" not in text  # the line of progress tells it
     progress = re.findall(r"(\d of 4 ready[^\r\n]*)([\r\n]\S{4})", text)
-    assert ("1 of 4 ready; starting b, c", ERASE) in progress
+    assert ("0 of 4 ready; starting a", ERASE) in progress
     assert {following for _, following in progress} == {ERASE}  # none is left standing
     table = without_colour(text).partition("NAME")[2].splitlines()[1:]
     assert re.fullmatch(rf"a +running +{site.pid_of('a')} +\d\.\d\d s *", table[0])
@@ -225,3 +227,25 @@ def test_a_reader_that_is_too_slow_is_told_what_was_not_shown(site: Site) -> Non
     program.send(signal.SIGTERM)
     assert program.wait() == 0
     assert {line[:30] for line in program.out.lines[:-1]} == {"flood   | all work and no play"}
+
+
+# To nobody at all.
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_without_a_standard_stream_nothing_else_is_taken_for_it(site: Site, closed: str) -> None:
+    site.add("a", "echo hello; echo oops >&2; SAY; exec sleep 1000")
+    program = site.start(wrapper=["sh", "-c", f'exec "$@" {closed}', "sh"])
+    site.hear_everyone()
+    (runtime,) = [pid for pid in list_children(program.pid) if pid == site.runtime_pid]
+    program.send(signal.SIGTERM)
+    assert program.wait() == 0
+    assert site.read_lock()["pid"] == runtime
+    assert ("hello" in program.out.text) == (">&-" not in closed.split())
+    assert ("stop: SIGTERM" in program.err.text) == ("2>&-" not in closed.split())
+
+
+def test_a_bad_manifest_is_2_though_there_is_nobody_to_tell(site: Site) -> None:
+    site.add("a", "exit 0", path="no-such-program")
+    program = site.start(wrapper=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    assert program.wait() == 2

@@ -33,9 +33,6 @@ class Pilot:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
 
-    def get_running_process(self) -> None:
-        return None
-
 
 async def stay(*, task_status: UnitHandle) -> None:
     task_status.started()

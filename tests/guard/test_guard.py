@@ -30,7 +30,7 @@ ESCAPES = [
     pytest.param(f"(setsid setsid {STAY} &) &", id="forked twice"),
     pytest.param(f"env -i setsid {STAY} &", id="clean environment"),
     pytest.param(f"trap '' TERM HUP INT QUIT; {STAY} &", id="deaf to SIGTERM"),
-    pytest.param("sh -c 'echo $$; kill -STOP $$' &", id="stopped"),
+    pytest.param("setsid sh -c 'echo $$; kill -STOP $$' &", id="stopped"),
 ]
 
 #: Makes of the command that follows the first process of a pid namespace.
@@ -88,9 +88,22 @@ def test_the_status_is_never_mistaken_for_that_of_an_orphan(start_guarded: Start
 def test_orphans_that_die_at_the_same_time_are_all_reaped(start_guarded: Start) -> None:
     program = start_guarded(
         """
+from runtime._procfs import read_stat
+reader, writer = os.pipe()
 os.kill(guard.pid, signal.SIGSTOP)
-subprocess.run(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do true & done"])
-print(len(guard.orphans()), flush=True)
+if os.fork() == 0:
+    for _ in range(9):
+        if os.fork() == 0:
+            os.close(writer)
+            os.read(reader, 1)
+            break
+    signal.raise_signal(signal.SIGKILL)
+os.wait()
+orphans = guard.orphans()
+print(len(orphans), flush=True)
+os.close(writer)
+while any(read_stat(pid).alive for pid in orphans):
+    time.sleep(0.001)
 os.kill(guard.pid, signal.SIGCONT)
 while guard.orphans():
     time.sleep(0.001)
@@ -298,16 +311,18 @@ from runtime import guard
 guard._kill = lambda processes: None
 guard.LAST_WAIT_SEC = 0.2
 guard.open_guard()
-print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+subprocess.Popen(["setsid", "sh", "-c", "echo $$; kill -STOP $$"])
+sys.stdin.read()
 sys.exit(3)
 """,
         stderr=subprocess.PIPE,
     )
     pid = program.read_pid()
+    program.process.stdin.close()
     try:
         assert program.wait() == 3
         said = os.read(program.process.stderr.fileno(), 4096).decode()
-        assert said == f"runtime-guard: could not be killed and is left: sleep ({pid})\n"
+        assert said == f"runtime-guard: could not be killed and is left: sh ({pid})\n"
     finally:
         os.kill(pid, signal.SIGKILL)
 

@@ -34,9 +34,8 @@ from runtime.run_directory import open_run_directory
 with open_run_directory(Path(sys.argv[1]), guard_pid=guard.pid) as directory:
     guard.hold(directory.fileno())
     mark = {**os.environ, "RUNTIME_TREE": directory.tree_id}
-    child = subprocess.Popen(["setsid", "sleep", "1000"], env=mark, stdout=subprocess.DEVNULL)
     print(os.getpid(), flush=True)
-    print(child.pid, flush=True)
+    subprocess.Popen(["setsid", "sh", "-c", "echo $$; kill -STOP $$"], env=mark)
     signal.pause()
 """
 
@@ -312,7 +311,7 @@ def test_leftovers_are_ended(
     with open_run_directory(tmp_path, say=said.append):
         stat = read_stat(child)
         assert stat is None or not stat.alive
-    assert said == [f"ended what a former runtime had left: sleep ({child})"]
+    assert said == [f"ended what a former runtime had left: sh ({child})"]
 
 
 def test_who_bears_another_mark_is_spared(tmp_path: Path, open_child: OpenChild) -> None:

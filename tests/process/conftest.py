@@ -120,7 +120,9 @@ MakePilot = Callable[..., ProcessPilot]
 def make_pilot(tmp_path: Path) -> MakePilot:
     """Make a pilot of processes as `sh` and `py` define them, and of fields of the manifest."""
 
-    def make(*processes: Definition, options: dict[str, Any] | None = None, **fields: object) -> Any:
+    def make(
+        *processes: Definition, options: dict[str, Any] | None = None, **fields: object
+    ) -> Any:
         data = {"base_directory": str(tmp_path), **fields, "processes": list(processes)}
         manifest = ProcessManifest.model_validate(data)
         return ProcessPilot(manifest, **{"ready_check_interval": 0.02, **(options or {})})

@@ -120,9 +120,7 @@ class SleepsOfTheLoop(trio.abc.Instrument):
         self.timeouts.append(timeout)
 
 
-async def test_the_end_is_seen_without_polling(
-    room: Any, open_gate: Callable[[], object]
-) -> None:
+async def test_the_end_is_seen_without_polling(room: Any, open_gate: Callable[[], object]) -> None:
     sleeps = SleepsOfTheLoop()
     async with room.open(room.sh("read -r line < gate; exit 5")) as child:
         trio.lowlevel.add_instrument(sleeps)

@@ -159,4 +159,3 @@ async def test_a_cancelled_call_abandons_the_thread_and_cancels_the_coroutine(
     assert not ended.is_set()
     release.set()
     await trio.to_thread.run_sync(ended.wait)
-

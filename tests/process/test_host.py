@@ -68,9 +68,7 @@ async def test_what_a_process_prints_can_be_echoed_with_its_name(make_pilot: Any
     assert echoed == [("a", ["one"]), ("b", ["two"])]
 
 
-async def test_blocking_plugins_do_not_hold_up_a_spawn(
-    make_pilot: Any, sh: Any, look: Any
-) -> None:
+async def test_blocking_plugins_do_not_hold_up_a_spawn(make_pilot: Any, sh: Any, look: Any) -> None:
     release = threading.Event()
 
     class Blocking(Plugin):

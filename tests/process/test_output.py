@@ -227,5 +227,3 @@ async def test_what_nobody_reads_is_neither_kept_for_ever_nor_lost_without_a_wor
     await room.run(room.py("for n in range(3000): print(n)"))
     entry = await anext(reader)
     assert (entry.item.text, entry.missed) == ("2000", 2000)
-
-

@@ -303,7 +303,9 @@ async def test_a_process_that_does_not_come_up_is_an_error_for_who_waits_for_it(
     make_pilot: Any, sh: Any
 ) -> None:
     never = {"ready_strategy": "file", "ready_params": {"path": "never"}, "ready_timeout_sec": 0.01}
-    pilot = make_pilot(*(sh(SLEEP, name=name, **never, **ONCE) for name in ("p", "q")), sh(SLEEP, name="r"))
+    pilot = make_pilot(
+        *(sh(SLEEP, name=name, **never, **ONCE) for name in ("p", "q")), sh(SLEEP, name="r")
+    )
     async with pilot:
         with pytest.raises(UnitFailedError, match="p did not become ready: not ready within"):
             await pilot.start_process("p")
@@ -421,9 +423,17 @@ async def test_unknown_names_are_told_all_at_once_and_nothing_is_started(
     )
     pilot.register_plugins([Full()])
     problems = [
-        Problem(("processes", "p", "lifecycle_hooks", 1), "no plugin provides 'hok'; did you mean 'hook'?"),
-        Problem(("processes", "p", "stat_handlers", 0), "no plugin provides 'handlr'; did you mean 'handler'?"),
-        Problem(("processes", "q", "ready_strategy"), "no plugin provides 'tpc'; did you mean 'tcp'?"),
+        Problem(
+            ("processes", "p", "lifecycle_hooks", 1),
+            "no plugin provides 'hok'; did you mean 'hook'?",
+        ),
+        Problem(
+            ("processes", "p", "stat_handlers", 0),
+            "no plugin provides 'handlr'; did you mean 'handler'?",
+        ),
+        Problem(
+            ("processes", "q", "ready_strategy"), "no plugin provides 'tpc'; did you mean 'tcp'?"
+        ),
         Problem(("control_server",), "no plugin provides 'other'"),
     ]
     assert pilot.unknown_names() == problems
@@ -467,5 +477,3 @@ async def test_plugins_are_loaded_from_a_folder(make_pilot: Any, sh: Any, tmp_pa
     assert (tmp_path / "noted").exists()
     with pytest.raises(ValueError, match="there is no plugin folder"):
         make_pilot(definition).load_plugins(tmp_path / "missing")
-
-

@@ -20,9 +20,7 @@ async def test_a_view_knows_the_pid_and_the_arguments(room: Any) -> None:
         assert (view.pid, view.args) == (child.pid, ["/bin/sh", "-c", "exit 0"])
 
 
-async def test_looking_and_waiting_never_reap(
-    room: Any, open_gate: Callable[[], object]
-) -> None:
+async def test_looking_and_waiting_never_reap(room: Any, open_gate: Callable[[], object]) -> None:
     async with room.open(room.sh("read -r line < gate; exit 9")) as child:
         view = PopenView(child)
         assert view.poll() is None

@@ -352,5 +352,3 @@ async def test_a_strategy_of_a_plugin_is_the_function_and_takes_precedence() -> 
     process.provide_ready_strategy(refuses)
     assert process.ready_strategy_function is refuses
     assert not await process.wait_until_ready()
-
-
