@@ -8,6 +8,11 @@ import importlib
 from types import ModuleType
 
 
+def logging_config() -> ModuleType:
+    """Return ``logging.config``, for who configures logging."""
+    return importlib.import_module("logging.config")
+
+
 def psutil() -> ModuleType:
     """Return psutil, for statistics."""
     return importlib.import_module("psutil")

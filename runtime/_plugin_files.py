@@ -23,10 +23,13 @@ def find_plugins(folder: Path) -> list[Plugin]:
             continue
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look their module up here
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]  # half of a module is of use to nobody
+            raise
+        classes = dict.fromkeys(each for _, each in inspect.getmembers(module, inspect.isclass))
         found += [
-            each()
-            for _, each in inspect.getmembers(module, inspect.isclass)
-            if issubclass(each, Plugin) and each.__module__ == name
+            each() for each in classes if issubclass(each, Plugin) and each.__module__ == name
         ]
     return found

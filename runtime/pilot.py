@@ -1,7 +1,6 @@
 """ProcessPilot: runs the processes of a manifest."""
 
 import logging
-import logging.config
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any, Protocol, Self, overload
 
 import trio
 
+from runtime import _late
 from runtime._documents import Location
 from runtime._plugin_files import find_plugins
 from runtime.plugin import ControlServerType, Plugin
@@ -71,7 +71,7 @@ class ProcessPilot:
         keep: bool = False,
     ) -> None:
         if logger_config is not None:
-            logging.config.dictConfig(logger_config)
+            _late.logging_config().dictConfig(logger_config)
         self.manifest = manifest
         self.process_poll_interval = process_poll_interval
         self._host = replace(

@@ -190,7 +190,10 @@ class ProcessManifest(BaseModel):
         problems: list[Problem] = []
         for process in self.processes:
             process.resolve_folders(base)
-            if process.working_directory is not None and not process.working_directory.is_dir():
+            folder = process.working_directory
+            if folder is None or folder == process.path.parent:
+                continue  # a program that is not there is a problem of its path
+            if not folder.is_dir():
                 location: Location = ("processes", process.name, "working_directory")
                 problems.append(Problem(location, "there is no such folder"))
         _raise_any(problems)

@@ -10,7 +10,8 @@ from typing import final
 import trio
 
 from runtime import _procfs
-from runtime._procfs import Stat
+from runtime._procfs import Member, Stat
+from runtime.supervision.budget import StopBudget
 from runtime.supervision.unit import UnitHandle
 
 from ._exceptions import SurvivorsError
@@ -22,7 +23,7 @@ from .spawn import Command, Spawned, spawn
 # How long the end of the output is waited for when all of the family is gone: first until somebody
 # else must be holding the pipe, then until what it still holds has been read.
 _PIPE_HELD_SEC = 0.05
-_DRAIN_SEC = 0.5
+_DRAIN_SEC = 0.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +98,12 @@ class Child:
                 await trio.lowlevel.checkpoint()
         return self._living_pids()
 
-    def end_holders(self, inodes: list[int]) -> None:
-        """Kill what was not known as family, and still holds the child's output open."""
-        for stat in self.family.holders(inodes):
-            _procfs.send_signal(stat.member, signal.SIGKILL)
+    def kill_holders(self, inodes: list[int]) -> list[Member]:
+        """Kill what was not known as family and still holds the child's output open; return it."""
+        holders = [stat.member for stat in self.family.holders(inodes)]
+        for member in holders:
+            _procfs.send_signal(member, signal.SIGKILL)
+        return holders
 
     def reap(self) -> None:
         """Let the kernel forget the child; until then its pid means it, and its group."""
@@ -162,7 +165,8 @@ async def open_child(
             finally:
                 survivors = await child.stop(plan, unit)
                 if not read.is_set():
-                    await _drain(child, [spawned.stdout, spawned.stderr], read)
+                    pipes = [spawned.stdout, spawned.stderr]
+                    await _drain(child, pipes, read, unit.budget)
                 reading.cancel()
     finally:
         child.reap()
@@ -186,11 +190,12 @@ async def _read_output(
         read.set()
 
 
-async def _drain(child: Child, pipes: list[int], read: trio.Event) -> None:
-    """Wait for the end of the output, at most `_DRAIN_SEC`: the pipe may be held for ever."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + _DRAIN_SEC):
-        with trio.move_on_after(_PIPE_HELD_SEC):
-            await read.wait()
-            return
-        child.end_holders([os.fstat(fd).st_ino for fd in pipes])
+async def _drain(child: Child, pipes: list[int], read: trio.Event, budget: StopBudget) -> None:
+    """Wait for the end of the output, half a second at most: the pipe may be held for ever."""
+    with budget.final(_PIPE_HELD_SEC):
+        await read.wait()
+        return
+    holders = child.kill_holders([os.fstat(fd).st_ino for fd in pipes])
+    with budget.final(_DRAIN_SEC):
+        await wait_gone(holders)
         await read.wait()

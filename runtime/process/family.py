@@ -28,14 +28,21 @@ class Family:
         self._seen: set[Member] = set()
 
     def look(self) -> list[Stat]:
-        """Return who lives now, without the leader; what is below it is remembered."""
+        """Return who lives now, without the leader; all of them are remembered."""
+        living = self._look()
+        if not living and self._seen:
+            # One that forks and ends while we look can hide its child from us, but not twice.
+            living = self._look()
+        return living
+
+    def _look(self) -> list[Stat]:
         found = _procfs.list_descendants([self._leader])
-        self._seen.update(stat.member for stat in found)
         # What is below an orphan need not be asked: it cannot have come back into our session, nor
         # to a marker that its parent had lost.
         strays = [stat for stat in self._orphans() if self._is_relative(stat)]
         found += strays
         found += _procfs.list_descendants(stat.pid for stat in strays)
+        self._seen.update(stat.member for stat in found)
         return [stat for stat in found if stat.alive]
 
     def holders(self, inodes: Iterable[int]) -> list[Stat]:

@@ -58,7 +58,8 @@ async def wait_pipe(params: Mapping[str, Any], host: Host) -> None:
                 await trio.lowlevel.wait_readable(fd)
             else:
                 await trio.sleep(host.check_interval_sec)
-            seen = seen[-len(PIPE_WORD) :] + os.read(fd, 4096)
+            with suppress(BlockingIOError):  # somebody else reads the pipe as well
+                seen = seen[-len(PIPE_WORD) :] + os.read(fd, 4096)
     finally:
         trio.lowlevel.notify_closing(fd)
         os.close(fd)

@@ -1,6 +1,6 @@
 """Stopping takes a bounded time, and being cancelled is the ordinary way to be told to stop.
 
-Every shield of the project is made here. A `StopBudget` knows until when politeness may last and
+The shields of every stop are made here. A `StopBudget` knows until when politeness may last and
 when all is over; budgets form a tree like the units, and a deadline that is set further up
 tightens every shield below it, also those that are already waited in.
 """

@@ -37,7 +37,19 @@ runpy.run_module("runtime", run_name="__main__", alter_sys=True)
 FORBIDDEN = {
     *("rich", "psutil", "quart", "quart_trio", "hypercorn", "h11", "h2", "wsproto", "runtime_http"),
     *("asyncio", "concurrent", "multiprocessing", "sqlite3", "http", "urllib.request", "xml"),
-    *("html", "unittest", "doctest", "pdb", "tomllib", "readline", "curses", "tkinter"),
+    *(
+        "logging.config",
+        "socketserver",
+        "pickle",
+        "html",
+        "unittest",
+        "doctest",
+        "pdb",
+        "tomllib",
+        "readline",
+        "curses",
+        "tkinter",
+    ),
 }
 
 BEFORE_THE_GUARD = {"click"}

@@ -63,6 +63,10 @@ def test_a_second_start_waits_while_the_first_one_stops(site: Site) -> None:
     site.wait_until(lambda: site.read_lock()["state"] == "stopping")
     second = site.start()
     second.read_until("waiting for the former runtime in .* to be gone")
+    third = site.start()
+    third.read_until("waiting for the former runtime in .* to be gone")
+    third.send(signal.SIGTERM)
+    assert third.wait() == 0
     assert site.heard_all()
     os.kill(site.pid_of("a"), signal.SIGUSR1)
     assert first.wait() == 0

@@ -96,3 +96,14 @@ def test_the_second_signal_kills_also_what_stopped_by_itself(site: Site) -> None
     program.send(signal.SIGINT)
     assert program.wait() == 128 + signal.SIGINT
     assert site.find_left() == []
+
+
+def test_under_nohup_the_end_of_a_terminal_is_no_reason_to_stop(site: Site) -> None:
+    site.add("a", "SAY; exec sleep 1000")
+    program = site.start(wrapper=["nohup"])
+    site.hear_everyone()
+    program.send(signal.SIGHUP)
+    program.send(signal.SIGTERM)  # forwarded after the other one, whose number is lower
+    assert program.wait() == 0
+    assert "stop: SIGTERM received" in program.err.text
+    assert "SIGHUP" not in program.err.text

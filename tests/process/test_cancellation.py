@@ -55,7 +55,7 @@ def assert_at_rest(pilot: ProcessPilot) -> None:
 
 
 @pytest.mark.usefixtures("fds_kept")
-@pytest.mark.parametrize("steps", [*range(1, 60), *range(60, LIFE_IN_STEPS, 6)])
+@pytest.mark.parametrize("steps", [*range(1, 40), *range(40, LIFE_IN_STEPS, 7)])
 async def test_cancelled_at_any_step_no_child_is_left_and_every_state_is_at_rest(
     make_pilot: Any, sh: Any, list_marked: Callable[[], list[int]], steps: int
 ) -> None:

@@ -74,7 +74,7 @@ values = st.recursive(
 
 
 @given(values, st.booleans(), st.sampled_from([None, 2, "\t"]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_json_reads_as_what_was_written(
     read: Any, value: object, ascii_only: bool, indent: Any
 ) -> None:
@@ -191,16 +191,19 @@ def test_a_file_that_is_larger_than_10_mb_is_not_even_read(tmp_path: Path) -> No
 @given(
     st.binary(max_size=60) | st.text("-:[]{}&*!?|>'\"%@,#\n \tax1.", max_size=40).map(str.encode)
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300
+)
 def test_whatever_a_file_contains_it_is_a_document_or_a_document_error(
     read: Any, content: bytes
 ) -> None:
     try:
         document = read(content)
     except DocumentError as error:
-        assert "\n" not in str(error)
+        problem = str(error)
     else:
-        assert isinstance(document.line(("x",)), int)
+        problem = f"none up to line {document.line(('x',))}"
+    assert "\n" not in problem
 
 
 tags = st.sampled_from(
@@ -209,12 +212,17 @@ tags = st.sampled_from(
 
 
 @given(tags, st.text("0123456789abcdefxo_:.+-eTZ ", max_size=12))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300
+)
 def test_so_is_any_value_with_any_tag(read: Any, tag: str, text: str) -> None:
     try:
         read(f"a: !!{tag} '{text}'\nb: {text.strip(': ')}\n")
     except DocumentError as error:
-        assert error.line in {1, 2, 3}
+        line = error.line
+    else:
+        line = 1
+    assert line in {1, 2, 3}
 
 
 def test_an_error_is_a_value_error_that_survives_a_pickle() -> None:

@@ -54,7 +54,7 @@ def test_a_bare_name_is_looked_up_on_path(
     assert find_executable(Path("tool"), base) == (base / "bin/tool", True)
     assert find_executable(Path("here"), base) == (base / "here", False)
     assert find_executable(Path("link"), base) == (base / "bin/link", True)
-    with pytest.raises(ValueError, match="there is no 'tool' in .* nor on PATH"):
+    with pytest.raises(ValueError, match=r"there is no 'tool' in .* nor on PATH"):
         find_executable(Path("tool"), base, search="/nowhere")
     other = base / "other"
     other.mkdir()

@@ -26,7 +26,10 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start_one(*argv: str, **options: object) -> subprocess.Popen[bytes]:
-            popen = subprocess.Popen(argv or ["sleep", "60"], **options)  # type: ignore[call-overload]
+            popen: subprocess.Popen[bytes] = subprocess.Popen(
+                argv or ["sleep", "60"],
+                **options,  # type: ignore[call-overload]
+            )
             stack.callback(popen.wait)
             stack.callback(popen.kill)
             return popen
@@ -171,7 +174,7 @@ def member(popen: subprocess.Popen[bytes]) -> Member:
 async def test_waiting_until_they_are_gone_ends_with_the_last_of_them(start: Start) -> None:
     members = [start(), start()]
     async with trio.open_nursery() as nursery:
-        for killed, popen in enumerate(members):
+        for killed in range(len(members)):
             nursery.start_soon(wait_gone, [member(each) for each in members])
             await trio.testing.wait_all_tasks_blocked()
             assert len(nursery.child_tasks) == killed + 1

@@ -26,14 +26,13 @@ def tell(tmp_path: Path) -> Tell:
     def tell_problems(text: str, name: str = "m.yaml", **options: Any) -> list[str]:
         path = tmp_path / name
         path.write_text(dedent(text).lstrip("\n"))
-        try:
+        with pytest.raises(ManifestError) as caught:
             load_manifest(path, **options)
-        except ManifestError as error:
-            assert error.path == path
-            assert all("\n" not in line for line in error.lines)
-            assert str(error) == "\n".join(error.lines)
-            return [line.removeprefix(f"{path}:") for line in error.lines]
-        return []
+        error = caught.value
+        assert error.path == path
+        assert all("\n" not in line for line in error.lines)
+        assert str(error) == "\n".join(error.lines)
+        return [line.removeprefix(f"{path}:") for line in error.lines]
 
     return tell_problems
 
@@ -132,6 +131,10 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tell: Tell, tmp_
 
 
 CPUS = os.cpu_count() or 1
+INTEGER = "input should be a valid integer, unable to parse string as an integer"
+WHOLE = "input should be a valid integer, got a number with a fractional part"
+BOOLEAN = "input should be a valid boolean, unable to interpret input"
+USUAL = "SIGTERM, SIGINT and SIGQUIT are usual"
 
 
 def in_yaml(process: str, rest: str = "") -> str:
@@ -159,7 +162,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ('args: ["\\0"]', "3: processes.api.args.0: must not contain a NUL character"),
         (
             "stop_signal: TREM",
-            "3: processes.api.stop_signal: there is no signal 'SIGTREM' here; SIGTERM, SIGINT and SIGQUIT are usual",
+            f"3: processes.api.stop_signal: there is no signal 'SIGTREM' here; {USUAL}",
         ),
         ("dependencies: [bd, api-2]", "3: processes.api.dependencies.0: there is no process 'bd'"),
         ("dependencies: [api]", "3: processes.api.dependencies: circular dependency: api -> api"),
@@ -174,7 +177,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ("restart: always", "3: processes.api.restart: must be a mapping of keys to values"),
         (
             "restart: {max_restarts: 1.5}",
-            "3: processes.api.restart.max_restarts: input should be a valid integer, got a number with a fractional part",
+            f"3: processes.api.restart.max_restarts: {WHOLE}",
         ),
         (
             "restart: {jitter: 2}",
@@ -182,7 +185,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ),
         (
             "ready_strategy: tcp",
-            "3: processes.api.ready_params.port: is missing; the tcp strategy needs it",
+            "2: processes.api.ready_params.port: is missing; the tcp strategy needs it",
         ),
         (
             "ready_strategy: tcp, ready_params: {port: 70000}",
@@ -202,7 +205,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ),
         (
             "processor_affinity: [x]",
-            "3: processes.api.processor_affinity.0: input should be a valid integer, unable to parse string as an integer",
+            f"3: processes.api.processor_affinity.0: {INTEGER}",
         ),
         (
             "working_directory: missing",
@@ -211,7 +214,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ("working_directory: 5", "3: processes.api.working_directory: must be a path"),
         (
             "restart_dependents: perhaps",
-            "3: processes.api.restart_dependents: input should be a valid boolean, unable to interpret input",
+            f"3: processes.api.restart_dependents: {BOOLEAN}",
         ),
         ("name: again", "3: the key 'name' stands here twice"),
         ("5: x", "3: the key 5 is no text; put it in quotes"),
@@ -226,29 +229,32 @@ def test_each_problem_has_its_line_and_place_in_yaml(tell: Tell, process: str, l
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"tiemout": 5}, "processes.api.tiemout: unknown key; did you mean 'timeout'?"),
-        ({"args": "-v"}, "processes.api.args: input should be a valid list"),
-        ({"env": {"A": True}}, "processes.api.env.A: input should be a valid string"),
+        ({"tiemout": 5}, "6: processes.api.tiemout: unknown key; did you mean 'timeout'?"),
+        ({"args": "-v"}, "6: processes.api.args: input should be a valid list"),
+        ({"env": {"A": True}}, "7: processes.api.env.A: input should be a valid string"),
         (
             {"env": {"": "x"}},
-            "processes.api.env.: the name of a variable must not be empty nor contain '='",
+            "7: processes.api.env.: the name of a variable must not be empty nor contain '='",
         ),
-        ({"args": ["\0"]}, "processes.api.args.0: must not contain a NUL character"),
-        ({"path": "/no/such"}, "processes.api.path: there is no program /no/such"),
-        ({"path": "/etc"}, "processes.api.path: /etc is a folder, not a program"),
+        ({"args": ["\0"]}, "7: processes.api.args.0: must not contain a NUL character"),
+        ({"path": "/no/such"}, "5: processes.api.path: there is no program /no/such"),
+        ({"path": "/etc"}, "5: processes.api.path: /etc is a folder, not a program"),
         (
             {"path": "/etc/passwd"},
-            "processes.api.path: /etc/passwd is not executable; `chmod +x` it",
+            "5: processes.api.path: /etc/passwd is not executable; `chmod +x` it",
         ),
-        ({"name": "a/b"}, "processes.a/b.name: string should match pattern '^[^/\\x00-\\x1f]+$'"),
-        ({"name": None}, "processes.0.name: input should be a valid string"),
+        (
+            {"name": "a/b"},
+            "4: processes.a/b.name: string should match pattern '^[^/\\x00-\\x1f]+$'",
+        ),
+        ({"name": None}, "4: processes.0.name: input should be a valid string"),
         (
             {"ready_strategy": "pipe"},
-            "processes.api.ready_params.path: is missing; the pipe strategy needs it",
+            "3: processes.api.ready_params.path: is missing; the pipe strategy needs it",
         ),
         (
             {"restart": {"facto": 2}},
-            "processes.api.restart.facto: unknown key; did you mean 'factor'?",
+            "7: processes.api.restart.facto: unknown key; did you mean 'factor'?",
         ),
     ],
 )
@@ -256,13 +262,7 @@ def test_each_problem_has_its_line_and_place_in_json(
     tell: Tell, fields: dict[str, Any], line: str
 ) -> None:
     process = {"name": "api", "path": "sh", **fields}
-    text = json.dumps({"processes": [process]}, indent="\t")
-    number = 1 + text[: text.index(json.dumps(list(fields)[-1]) + ":")].count("\n")
-    (found,) = tell(text, "m.json")
-    line_number, _, words = found.partition(": ")
-    assert words == line
-    # A value within a value may stand on a line further down.
-    assert number <= int(line_number) <= number + 1
+    assert tell(json.dumps({"processes": [process]}, indent="\t"), "m.json") == [line]
 
 
 @pytest.mark.parametrize(

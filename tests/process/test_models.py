@@ -106,7 +106,8 @@ def test_defaults_are_not_shared_between_processes() -> None:
     one.lifecycle_hook_functions["pre_start"].append(lambda process, popen: None)
     one.stats_handler_functions.append(lambda stats: None)
     assert (other.args, other.env, other.ready_params) == ([], {}, {})
-    assert other.lifecycle_hook_functions["pre_start"] == other.stats_handler_functions == []
+    assert other.lifecycle_hook_functions["pre_start"] == []
+    assert other.stats_handler_functions == []
 
 
 def test_the_command_is_the_path_and_the_arguments() -> None:

@@ -258,8 +258,10 @@ def test_each_step_raises_what_it_finds(step: str) -> None:
         (
             [{}, {"dependencies": [{"name": "p0", "condition": "completed"}]}],
             ("processes", "p1", "dependencies", "p0"),
-            "'p0' never completes, for it is always restarted;"
-            " give it `shutdown_strategy: do_not_restart`",
+            (
+                "'p0' never completes, for it is always restarted;"
+                " give it `shutdown_strategy: do_not_restart`"
+            ),
         ),
         (
             [{"dependencies": ["p1"]}, {"dependencies": ["p2"]}, {"dependencies": ["p0"]}],

@@ -156,6 +156,31 @@ async def test_the_word_in_a_pipe_is_read_and_the_pipe_removed(tmp_path: Path) -
     assert not path.exists()
 
 
+async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    read, reads = os.read, 0
+
+    def read_too_late(fd: int, size: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        data = read(fd, size)
+        if reads == 1:
+            raise BlockingIOError
+        return data
+
+    monkeypatch.setattr(os, "read", read_too_late)
+    async with trio.open_nursery() as nursery:
+        check = Check(nursery, wait_pipe, path=str(path))
+        for _ in range(2):
+            await trio.to_thread.run_sync(path.write_bytes, b"ready")
+            with trio.move_on_after(0.1):
+                await check.passed.wait()
+    assert reads == 2
+
+
 @pytest.mark.usefixtures("fds_kept")
 async def test_a_plain_file_in_the_place_of_the_pipe_is_taken_as_well(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
@@ -231,7 +256,7 @@ async def test_a_check_that_is_cancelled_leaves_nothing_open(
 async def test_the_caller_owns_the_deadline() -> None:
     async def never() -> bool:
         await trio.sleep_forever()
-        return True
+        raise AssertionError
 
     async def at_once() -> bool:
         return True

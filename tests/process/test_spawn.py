@@ -44,9 +44,11 @@ async def test_standard_input_is_empty_and_nothing_else_of_ours_is_open_in_a_chi
     room: Any,
 ) -> None:
     code = "import os, sys; print(repr(sys.stdin.read())); print(os.listdir('/proc/self/fd'))"
-    with Path(__file__).open() as ours:
-        os.set_inheritable(ours.fileno(), True)
-        returncode, (read, fds) = await room.run(room.py(code))
+    ours, _ = pipe = os.pipe()
+    os.set_inheritable(ours, True)
+    returncode, (read, fds) = await room.run(room.py(code))
+    for fd in pipe:
+        os.close(fd)
     assert (returncode, read) == (0, "''")
     assert fds == str(["0", "1", "2", "3"])  # the last one is the listing itself
 

@@ -29,8 +29,9 @@ def test_nothing_is_known_before_the_first_measurement() -> None:
 
 def test_memory_is_measured_in_mb_and_a_process_that_is_gone_uses_nothing() -> None:
     info = ProcessRuntimeInfo()
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-S", "-E", "-c", BURN], **pipes) as process:
+    command = [sys.executable, "-S", "-E", "-c", BURN]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
         process.stdout.read(1)
         info.measure(process.pid)
         assert 40 < info.memory_usage_mb < 150

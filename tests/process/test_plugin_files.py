@@ -1,0 +1,85 @@
+"""Plugins are found in a folder of Python files, in the order of their names."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime._plugin_files import find_plugins
+
+TWO = """
+from dataclasses import dataclass
+from runtime.plugin import Plugin
+
+class Base(Plugin):
+    pass
+
+class Derived(Base):
+    pass
+
+@dataclass
+class NoPlugin:
+    x: "int" = 1
+"""
+IMPORTS = "from runtime import Plugin as P, Plugin\nclass Own(P): pass\nalias = Own\n"
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the modules of the test's plugins, and keep `sys.path` an eye on."""
+    before, path = set(sys.modules), list(sys.path)
+    yield
+    assert sys.path == path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_each_class_that_a_file_defines_is_made_once(tmp_path: Path) -> None:
+    (tmp_path / "b.py").write_text(IMPORTS)
+    (tmp_path / "a.py").write_text(TWO)
+    (tmp_path / "notes.txt").write_text("no Python")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "c.py").write_text(IMPORTS)
+    assert [plugin.name for plugin in find_plugins(tmp_path)] == ["Base", "Derived", "Own"]
+
+
+def test_an_empty_folder_has_no_plugins_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    assert find_plugins(tmp_path) == []
+    missing = tmp_path / "missing"
+    with pytest.raises(ValueError, match=re.escape(f"there is no plugin folder {missing}")):
+        find_plugins(missing)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="there is no plugin folder"):
+        find_plugins(tmp_path / "file")
+
+
+def test_files_of_the_same_name_in_two_folders_are_two_plugins(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        text = f"from runtime import Plugin\nclass P(Plugin):\n    name = {folder!r}\n"
+        (tmp_path / folder / "same.py").write_text(text)
+    found = [
+        plugin.name for folder in ("one", "other") for plugin in find_plugins(tmp_path / folder)
+    ]
+    assert found == ["one", "other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("import no_such_module_anywhere", ModuleNotFoundError),
+        ("def broken(:", SyntaxError),
+        ("1 / 0", ZeroDivisionError),
+    ],
+)
+def test_what_a_file_raises_travels_and_no_half_made_module_stays(
+    tmp_path: Path, text: str, error: type[Exception]
+) -> None:
+    (tmp_path / "broken_plugin.py").write_text(text)
+    with pytest.raises(error):
+        find_plugins(tmp_path)
+    assert not [name for name in sys.modules if "broken_plugin" in name]
