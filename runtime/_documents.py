@@ -4,7 +4,6 @@ YAML is read by PyYAML, whose nodes carry their marks; JSON is read by the same 
 it but the oddest (characters written as two escapes, which are joined before) is YAML as well.
 """
 
-import json
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -94,7 +93,10 @@ def _check_size(path: Path, text: str) -> None:
 
 
 def _join_surrogates(match: re.Match[str]) -> str:
-    return match[0] if match[1] is None else str(json.loads(f'"{match[0]}"'))
+    if match[1] is None:
+        return match[0]
+    pair = match[0].encode().decode("unicode_escape")
+    return pair.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 class _Builder:

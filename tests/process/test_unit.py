@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -538,3 +539,50 @@ async def test_three_hundred_crashes_leave_nothing_behind(
     assert tasks_after == tasks
     assert rss_mb_after - rss_mb < 10
     assert pilot.supervisor.status("p").restarts >= 300
+
+
+ALONE = """
+import fcntl, os, signal, sys, time
+signal.alarm(60)
+lock = open(sys.argv[1], "a")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    open(sys.argv[1] + ".bad", "a").write("two live copies")
+if int(sys.argv[2]) and os.fork() == 0:  # a stubborn one that inherits the lock
+    signal.alarm(60)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_asked_for_at_whatever_moment_there_are_never_two_live_copies(
+    make_pilot: Any, py: Any, look: Any, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - for a choice
+    lock = tmp_path / "lock"
+    pilot = make_pilot(py(ALONE, lock, seed % 2, timeout=0.02, **AT_ONCE))
+    supervisor = pilot.supervisor
+
+    def crash() -> None:
+        status = pilot.get_running_process("p")
+        if status is not None and status.pid:
+            os.kill(status.pid, signal.SIGKILL)
+
+    asks = [
+        lambda: supervisor.ask_start("p"),
+        lambda: supervisor.ask_stop("p"),
+        lambda: supervisor.ask_restart("p"),
+        crash,
+    ]
+    async with running(pilot):
+        for _ in range(60):
+            for _ in range(chance.randrange(3)):
+                chance.choice(asks)()
+            await trio.sleep(chance.choice([0, 0, 0.001, 0.01, 0.03]))
+        await pilot.restart_processes("p")
+        assert supervisor.status("p").ready
+        assert supervisor.status("p").generation > 2
+    assert "lock.bad" not in os.listdir(tmp_path)
