@@ -20,7 +20,7 @@ def find_plugins(folder: Path) -> list[Plugin]:
         name = f"runtime_plugin_{file.stem}"
         spec = importlib.util.spec_from_file_location(name, file)
         if spec is None or spec.loader is None:
-            continue
+            raise AssertionError(file)  # what ends in .py has a loader
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look their module up here
         try:
