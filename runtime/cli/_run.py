@@ -78,6 +78,7 @@ class _Tree:
         self._pilot = ProcessPilot(manifest, host=host, keep=keep)
         self._report = Report(self._pilot, self._console)
         self._supervisor = self._pilot.supervisor
+        self._told_to_stop = False
         self._forced_by: int | None = None
         self._guard_lost = False
 
@@ -111,10 +112,11 @@ class _Tree:
 
     async def _hear(self, signals: AsyncIterator[int]) -> None:
         async for signum in signals:
-            if self._supervisor.stopping is None and signum != _FORCE_SIGNAL:
+            if not self._told_to_stop and signum != _FORCE_SIGNAL:
+                self._told_to_stop = True
                 self._supervisor.ask_stop_tree(f"{signal.Signals(signum).name} received")
                 if self._console.is_terminal:
-                    self._console.say("once more kills what is left then")
+                    self._console.say("stopping; once more kills what is left then")
             elif self._forced_by is None:
                 self._forced_by = signum
                 self._console.say("killing what is left", bad=True)

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     InstanceOf,
     PrivateAttr,
     Tag,
+    field_serializer,
     model_validator,
 )
 
@@ -115,6 +116,12 @@ class RestartSpec(BaseModel):
         description="Seconds within which restarts are counted; unset: since it was forgiven.",
     )
 
+    @model_validator(mode="after")
+    def _check_delays(self) -> Self:
+        if self.delay_sec > self.max_delay_sec:
+            raise ValueError("delay_sec is above max_delay_sec (30 unless set); raise that as well")
+        return self
+
     def to_policy(self) -> RestartPolicy:
         """Return the same for the supervisor."""
         return RestartPolicy(**self.model_dump())
@@ -158,7 +165,9 @@ class Process(BaseModel):
         default="restart", description="What follows its end, unless `restart` says otherwise."
     )
     dependencies: list[DependencyEntry] = Field(
-        default=[], description="The units that must be ready, or meet a condition, before."
+        default=[],
+        repr=False,  # the whole graph would unfold
+        description="The units that must be ready, or meet a condition, before.",
     )
     lifecycle_hooks: list[str] = Field(default=[], description="Names of hooks, from plugins.")
     stat_handlers: list[str] = Field(
@@ -212,6 +221,16 @@ class Process(BaseModel):
         for entry in self.dependencies:
             if isinstance(entry, Dependency):
                 self._conditions[entry.name] = entry.condition
+
+    @field_serializer("dependencies")
+    def _name_dependencies(self, _: object) -> list[str | dict[str, str]]:
+        """Serialise the edges as a manifest writes them, not the processes at their ends."""
+        return [
+            r.name
+            if r.condition is Condition.READY
+            else {"name": r.name, "condition": r.condition.value}
+            for r in self.requirements
+        ]
 
     @property
     def command(self) -> list[str]:

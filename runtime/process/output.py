@@ -14,7 +14,7 @@ _CHUNK = 16_384
 #: A longer line is cut into pieces of this many bytes.
 LONGEST_LINE = 65_536
 _LINES_KEPT = 1_000
-_BYTES_KEPT = 262_144
+_CHARACTERS_KEPT = 262_144
 
 
 class Line(NamedTuple):
@@ -30,7 +30,7 @@ class Output:
 
     def __init__(self, echo: Callable[[Sequence[Line]], None] | None = None) -> None:
         self.lines: Journal[Line] = Journal(
-            _LINES_KEPT, weight_limit=_BYTES_KEPT, weigh=lambda line: len(line.text)
+            _LINES_KEPT, weight_limit=_CHARACTERS_KEPT, weigh=lambda line: len(line.text)
         )
         self.echo = echo
 

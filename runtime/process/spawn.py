@@ -40,6 +40,9 @@ async def spawn(command: Command, host: Host) -> Spawned:
     The child's standard input is empty. Cancelled before it begins, nothing was started; it is not
     cancelled while it starts.
     """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        problem = "SIGCHLD is ignored, so the kernel would not say how it ends; set it to SIG_DFL"
+        raise SpawnError(command.name, command.argv[0], problem)
     return await trio.to_thread.run_sync(_spawn, command, limiter=host.spawning)
 
 

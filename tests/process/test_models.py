@@ -292,3 +292,31 @@ def test_the_environment_is_ours_then_its_own_then_the_marker(
     env = process.merged_env({"MARK": "marker"})
     assert (env["OURS"], env["BOTH"], env["MARK"]) == ("ours", "own", "marker")
     assert process.env == {"BOTH": "own", "MARK": "own"}
+
+
+def test_a_manifest_is_dumped_as_it_is_written_and_read_again() -> None:
+    edges = [[], ["p0"], ["p0", {"name": "p1", "condition": "started"}]]
+    entries = [
+        {"name": f"p{i}", "path": "sh", "dependencies": each} for i, each in enumerate(edges)
+    ]
+    manifest = ProcessManifest.model_validate({"processes": entries})
+    dumped = manifest.model_dump(mode="json")
+    assert [entry["dependencies"] for entry in dumped["processes"]] == edges
+    again = ProcessManifest.model_validate(dumped)
+    assert [p.requirements for p in again.processes] == [p.requirements for p in manifest.processes]
+
+
+def test_a_diamond_after_diamond_is_dumped_in_no_time() -> None:
+    entries = [
+        {"name": f"p{i}", "path": "sh", "dependencies": [f"p{j}" for j in range(max(0, i - 3), i)]}
+        for i in range(60)
+    ]
+    manifest = ProcessManifest.model_validate({"processes": entries})
+    assert len(manifest.model_dump_json()) < 100_000
+    assert len(repr(manifest)) < 100_000
+
+
+def test_a_delay_above_its_own_cap_is_refused() -> None:
+    with pytest.raises(ValueError, match="delay_sec is above max_delay_sec"):
+        RestartSpec(delay_sec=60)
+    assert RestartSpec(delay_sec=60, max_delay_sec=60).delay_sec == 60

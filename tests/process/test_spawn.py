@@ -212,3 +212,12 @@ async def test_spawning_does_not_wait_for_other_work_in_threads(room: Any) -> No
             await trio.lowlevel.checkpoint()
         assert await room.run(room.sh("exit 3")) == (3, [])
         release.set()
+
+
+async def test_a_host_that_ignores_the_ends_of_children_is_told_so(room: Any) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(SpawnError, match="SIGCHLD is ignored"):
+            await room.run(room.sh("exit 0"))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
