@@ -121,9 +121,9 @@ def outcome(request: pytest.FixtureRequest, open_new_site: OpenSite) -> Iterator
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_of_a_process(outcome: Outcome, kind: str) -> None:
-    if (outcome.end, kind) == OUT_OF_REACH:
-        pytest.skip("without its guard a tree cannot find this one")
-    assert [left for left in outcome.left if left.unit == kind] == []
+    # Without its guard a tree cannot find the one that hides from everything but the guard.
+    out_of_reach = int((outcome.end, kind) == OUT_OF_REACH)
+    assert len([left for left in outcome.left if left.unit == kind]) <= out_of_reach
 
 
 def test_nothing_is_left_of_anything_else(outcome: Outcome) -> None:
