@@ -1,12 +1,14 @@
 """What is shown: lines of the processes, sentences of the runtime, and a line of progress.
 
-Nobody waits for the terminal but the one task that writes to it. What it is too slow for is
-dropped, counted, and said.
+Nobody waits for a terminal or a pipe but the one task that writes to it: where standard output and
+standard error lead to different places, a reader of the one who stops reading does not silence the
+other. Lines of output that the reader is too slow for are dropped, counted, and said.
 """
 
 import os
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, groupby
+from operator import itemgetter
 
 import click
 import trio
@@ -44,46 +46,85 @@ class Console:
             name: self._prefix(name, _STDOUT, colour)
             for name, colour in zip(names, cycle(_COLOURS), strict=False)
         }
-        self._waiting: list[tuple[int, bytes]] = []
-        self._held = 0
         self._dropped = 0
+        self._ours = _Writer()
+        # One writer for both where they lead to the same place, for the order to stay.
+        same = os.path.sameopenfile(_STDOUT, _STDERR)
+        self._theirs = self._ours if same else _Writer()
+
+    def echo(self, name: str, lines: Sequence[Line]) -> None:
+        """Show what a process has printed."""
+        if self._theirs.held > _HELD_BYTES:
+            self._dropped += len(lines)
+            return
+        self._tell_dropped()
+        prefix = self._prefixes[name]
+        text = "".join(f"{prefix}{line.text}\n" for line in lines)
+        self._theirs.add(_STDOUT, text)
+
+    def say(self, sentence: str, *, bad: bool = False) -> None:
+        """Show what the runtime has to say; this is never dropped."""
+        prefix = self._prefix(_OURS, _STDERR, "red" if bad else "white")
+        self._ours.add(_STDERR, f"{prefix}{sentence}\n")
+
+    def show(self, text: str) -> None:
+        """Show *text*, of as many lines as it has."""
+        self._ours.add(_STDERR, text)
+
+    def progress(self, words: str) -> None:
+        """Keep *words* as the last line of a terminal, nothing to take it away."""
+        if self.is_terminal:
+            self._ours.keep_last(words)
+
+    def close(self) -> None:
+        """Let `run` end once everything is written."""
+        self._tell_dropped()
+        for writer in (self._ours, self._theirs):
+            writer.close()
+
+    async def run(self) -> None:
+        """Write until `close`; cancelled, what is not written yet is lost."""
+        async with trio.open_nursery() as nursery:
+            for writer in {self._ours, self._theirs}:
+                nursery.start_soon(writer.run)
+
+    def _prefix(self, name: str, fd: int, colour: str) -> str:
+        text = f"{name:<{self._width}} | "
+        return click.style(text, fg=colour, bold=name == _OURS) if self._coloured[fd] else text
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self.say(f"{dropped} lines of output were not shown: it is read too slowly", bad=True)
+
+
+class _Writer:
+    """Writes to the streams that lead to one place, in the order in which it is told to."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._waiting: list[tuple[int, bytes]] = []
         self._progress = b""
         self._shown = b""
         self._more = trio.Event()
         self._closed = False
         self._broken: set[int] = set()
 
-    def echo(self, name: str, lines: Sequence[Line]) -> None:
-        """Show what a process has printed."""
-        if self._held > _HELD_BYTES:
-            self._dropped += len(lines)
-            return
-        prefix = self._prefixes[name]
-        text = "".join(f"{prefix}{line.text}\n" for line in lines)
-        self._add(_STDOUT, text.encode(errors="replace"))
+    def add(self, fd: int, text: str) -> None:
+        data = text.encode(errors="replace")
+        self._waiting.append((fd, data))
+        self.held += len(data)
+        self._more.set()
 
-    def say(self, sentence: str, *, bad: bool = False) -> None:
-        """Show what the runtime has to say; this is never dropped."""
-        prefix = self._prefix(_OURS, _STDERR, "red" if bad else "white")
-        self._add(_STDERR, f"{prefix}{sentence}\n".encode(errors="replace"))
-
-    def show(self, text: str) -> None:
-        """Show *text*, of as many lines as it has."""
-        self._add(_STDERR, text.encode(errors="replace"))
-
-    def progress(self, words: str) -> None:
-        """Keep *words* as the last line of a terminal, nothing to take it away."""
-        if self.is_terminal:
-            self._progress = words.encode()
-            self._wake()
+    def keep_last(self, words: str) -> None:
+        self._progress = words.encode(errors="replace")
+        self._more.set()
 
     def close(self) -> None:
-        """Let `run` end once everything is written."""
         self._progress, self._closed = b"", True
-        self._wake()
+        self._more.set()
 
     async def run(self) -> None:
-        """Write until `close`; cancelled, what is not written yet is lost."""
         while True:
             if self._waiting or self._progress != self._shown:
                 await trio.to_thread.run_sync(self._write, self._take(), abandon_on_cancel=True)
@@ -93,38 +134,14 @@ class Console:
                 self._more = trio.Event()
                 await self._more.wait()
 
-    def _prefix(self, name: str, fd: int, colour: str) -> str:
-        text = f"{name:<{self._width}} | "
-        return click.style(text, fg=colour, bold=name == _OURS) if self._coloured[fd] else text
-
-    def _add(self, fd: int, data: bytes) -> None:
-        self._waiting.append((fd, data))
-        self._held += len(data)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
-
     def _take(self) -> list[tuple[int, bytes]]:
         """Return what to write next: everything that waits, in as few pieces as keep its order."""
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            self.say(f"{dropped} lines of output were not shown: it is read too slowly", bad=True)
-        pieces: list[tuple[int, bytes]] = []
-        if self._shown:
-            pieces.append((_STDERR, _ERASE))
-        while self._waiting:
-            fd = self._waiting[0][0]
-            count = next(
-                (i for i, (other, _) in enumerate(self._waiting) if other != fd),
-                len(self._waiting),
-            )
-            pieces.append((fd, b"".join(data for _, data in self._waiting[:count])))
-            del self._waiting[:count]
+        pieces: list[tuple[int, bytes]] = [(_STDERR, _ERASE)] if self._shown else []
+        for fd, group in groupby(self._waiting, key=itemgetter(0)):
+            pieces.append((fd, b"".join(data for _, data in group)))
         if self._progress:
             pieces.append((_STDERR, self._progress))
-        self._shown = self._progress
-        self._held = 0
+        self._waiting, self._shown, self.held = [], self._progress, 0
         return pieces
 
     def _write(self, pieces: Sequence[tuple[int, bytes]]) -> None:

@@ -213,6 +213,7 @@ def test_a_reader_that_never_reads_holds_up_nothing(site: Site) -> None:
     assert [site.hear() for _ in range(4)] == ["8 MiB"] * 4
     assert read_memory_mb(site.runtime_pid) < before + 16  # half of what was printed since
     program.send(signal.SIGTERM)
+    program.read_until("stop: SIGTERM received")  # the other stream still has a reader
     assert program.wait() == 0
     assert site.find_left() == []
     for fd in never_read:
