@@ -35,7 +35,7 @@ def _only_match(path: Path, base: Path) -> Path:
     pattern = str(path.relative_to(path.anchor) if path.is_absolute() else path)
     try:
         matches = sorted(anchor.glob(pattern))
-    except (ValueError, IndexError, NotImplementedError) as error:
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is no valid wildcard: {error}") from error
     if len(matches) != 1:
         found = f"{len(matches)} files match" if matches else "nothing matches"

@@ -4,7 +4,7 @@ Services, processes and invocations each have a table of this class; no other co
 project decides whether a state may change.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -75,12 +75,11 @@ class Lifecycle(Generic[S]):
     stages: Stages[S]
     table: TransitionTable[S]
 
-    __slots__ = ("_state", "name", "on_move", "stages", "table")
+    __slots__ = ("_state", "name", "stages", "table")
 
     def __init__(self, name: str, table: TransitionTable[S], stages: Stages[S], initial: S) -> None:
         self.name, self.table, self.stages = name, table, stages
         self._state = initial
-        self.on_move: Callable[[S, S], None] | None = None
 
     @property
     def state(self) -> S:
@@ -89,7 +88,4 @@ class Lifecycle(Generic[S]):
 
     def move(self, new: S) -> None:
         """Move to *new*, or raise `IllegalTransitionError` and stay."""
-        old = self._state
-        self._state = self.table.advance(self.name, old, new)
-        if self.on_move is not None:
-            self.on_move(old, new)
+        self._state = self.table.advance(self.name, self._state, new)
