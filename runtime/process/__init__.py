@@ -7,9 +7,9 @@ from ._exceptions import SpawnError as SpawnError
 from ._exceptions import SurvivorsError as SurvivorsError
 from ._manifest import ProcessManifest as ProcessManifest
 from ._state import ProcessState as ProcessState
-from .models import Dependency as Dependency
 from .models import Process as Process
 from .models import ProcessStatus as ProcessStatus
-from .models import RestartSpec as RestartSpec
+from .specs import Dependency as Dependency
+from .specs import RestartSpec as RestartSpec
 from .stats import ProcessRuntimeInfo as ProcessRuntimeInfo
 from .stats import ProcessStats as ProcessStats

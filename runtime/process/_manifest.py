@@ -13,8 +13,9 @@ from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
 
-from .models import Process, Seconds
+from .models import Process
 from .readiness import REQUIRED_PARAMS
+from .specs import Seconds
 
 _HIGHEST_PORT = 65_535
 

@@ -1,13 +1,11 @@
 """The models of processes: what the user wants of one, and how it stands."""
 
 import os
-import signal
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -30,41 +28,13 @@ from .host import Host
 from .output import Output
 from .popen import PopenView
 from .readiness import STRATEGIES, wait_ready
+from .specs import Dependency, RestartSpec, Seconds, SignalName, Text, UnitName, VariableName
 from .stats import ProcessRuntimeInfo, ProcessStats
 
 ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
 LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
 ReadyStrategyType = Callable[["Process", float], Awaitable[bool] | bool]
 StatHandlerType = Callable[[list[ProcessStats]], Awaitable[None] | None]
-
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
-
-
-def _known_signal(name: str) -> str:
-    name = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
-    if name not in signal.Signals.__members__:
-        raise ValueError(f"there is no signal {name!r} here; SIGTERM, SIGINT and SIGQUIT are usual")
-    return name
-
-
-SignalName = Annotated[str, AfterValidator(_known_signal)]
-
-
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain a NUL character")
-    return text
-
-
-def _variable_name(name: str) -> str:
-    if not name or "=" in name:
-        raise ValueError("the name of a variable must not be empty nor contain '='")
-    return name
-
-
-Text = Annotated[str, AfterValidator(_without_nul)]
-VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 
 class ProcessStatus(BaseModel):
@@ -76,55 +46,6 @@ class ProcessStatus(BaseModel):
     pid: int = Field(description="Its pid, 0 when nothing of it runs.")
     status: ProcessState = Field(description="Its state.")
     return_code: int | None = Field(description="How it ended, -n for signal n; None before that.")
-
-
-class Dependency(BaseModel):
-    """An edge of the graph with a condition of its own."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    name: UnitName = Field(description="The unit that is waited for.")
-    condition: Condition = Field(
-        default=Condition.READY, description="What is waited for in that unit."
-    )
-
-
-class RestartSpec(BaseModel):
-    """How a process comes back after it ended unasked."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    when: RestartWhen = Field(
-        default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
-    )
-    delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
-    factor: float = Field(
-        default=2.0, ge=1, allow_inf_nan=False, description="Growth of the delay."
-    )
-    max_delay_sec: Seconds = Field(default=30.0, description="Seconds that the delay grows to.")
-    jitter: float = Field(
-        default=0.0, ge=0, le=1, description="Up to this share of the delay is added at random."
-    )
-    forgive_after_sec: Seconds = Field(
-        default=60.0, description="Seconds of being ready after which the delays begin anew."
-    )
-    max_restarts: int | None = Field(
-        default=None, ge=0, description="Restarts before it is given up; unset: no limit."
-    )
-    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="Seconds within which restarts are counted; unset: since it was forgiven.",
-    )
-
-    @model_validator(mode="after")
-    def _check_delays(self) -> Self:
-        if self.delay_sec > self.max_delay_sec:
-            raise ValueError("delay_sec is above max_delay_sec (30 unless set); raise that as well")
-        return self
-
-    def to_policy(self) -> RestartPolicy:
-        """Return the same for the supervisor."""
-        return RestartPolicy(**self.model_dump())
 
 
 def _kind_of_entry(entry: object) -> str:

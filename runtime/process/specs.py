@@ -1,0 +1,87 @@
+"""What a manifest may say of a process in blocks of their own, and the types that fields share."""
+
+import signal
+from typing import Annotated, ClassVar, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from runtime.supervision.graph import Condition
+from runtime.supervision.restart import RestartPolicy, RestartWhen
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
+
+
+def _known_signal(name: str) -> str:
+    name = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
+    if name not in signal.Signals.__members__:
+        raise ValueError(f"there is no signal {name!r} here; SIGTERM, SIGINT and SIGQUIT are usual")
+    return name
+
+
+SignalName = Annotated[str, AfterValidator(_known_signal)]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+def _variable_name(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError("the name of a variable must not be empty nor contain '='")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+VariableName = Annotated[Text, AfterValidator(_variable_name)]
+
+
+class Dependency(BaseModel):
+    """An edge of the graph with a condition of its own."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    name: UnitName = Field(description="The unit that is waited for.")
+    condition: Condition = Field(
+        default=Condition.READY, description="What is waited for in that unit."
+    )
+
+
+class RestartSpec(BaseModel):
+    """How a process comes back after it ended unasked."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    when: RestartWhen = Field(
+        default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
+    )
+    delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
+    factor: float = Field(
+        default=2.0, ge=1, allow_inf_nan=False, description="Growth of the delay."
+    )
+    max_delay_sec: Seconds = Field(default=30.0, description="Seconds that the delay grows to.")
+    jitter: float = Field(
+        default=0.0, ge=0, le=1, description="Up to this share of the delay is added at random."
+    )
+    forgive_after_sec: Seconds = Field(
+        default=60.0, description="Seconds of being ready after which the delays begin anew."
+    )
+    max_restarts: int | None = Field(
+        default=None, ge=0, description="Restarts before it is given up; unset: no limit."
+    )
+    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Seconds within which restarts are counted; unset: since it was forgiven.",
+    )
+
+    @model_validator(mode="after")
+    def _check_delays(self) -> Self:
+        if self.delay_sec > self.max_delay_sec:
+            raise ValueError("delay_sec is above max_delay_sec (30 unless set); raise that as well")
+        return self
+
+    def to_policy(self) -> RestartPolicy:
+        """Return the same for the supervisor."""
+        return RestartPolicy(**self.model_dump())
