@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from runtime._problems import Location
+
 _LARGEST_MB = 10
 _DEEPEST = 100
 _MOST_NODES = 200_000
@@ -19,8 +21,6 @@ _TOO_MANY = f"has more than {_MOST_NODES} values"
 
 # A character beyond U+FFFF as JSON writes it; or an escaped backslash, with which none begins.
 _SURROGATES = re.compile(r"\\\\|\\u(d[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
-
-Location = tuple[str | int, ...]
 
 
 class DocumentError(ValueError):

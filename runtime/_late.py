@@ -5,12 +5,23 @@ imported before the first process is spawned.
 """
 
 import importlib
+import io
+from collections.abc import Iterator
 from types import ModuleType
 
 
 def logging_config() -> ModuleType:
     """Return ``logging.config``, for who configures logging."""
     return importlib.import_module("logging.config")
+
+
+def parse_env_file(text: str) -> Iterator[tuple[str | None, str | None, int]]:
+    """Yield name, value and line of each entry in a file of variables, None for what is none."""
+    parser = importlib.import_module("dotenv.parser")
+    for binding in parser.parse_stream(io.StringIO(text)):
+        if binding.error or binding.key is not None:
+            key = None if binding.error else binding.key
+            yield key, binding.value, binding.original.line
 
 
 def psutil() -> ModuleType:

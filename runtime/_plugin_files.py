@@ -2,34 +2,60 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from zlib import crc32
 
 from runtime.plugin import Plugin
+
+
+class PluginFileError(ValueError):
+    """A file of plugins cannot be imported; *problem* is what it raised, in words."""
+
+    def __init__(self, file: Path, problem: str) -> None:
+        super().__init__(file, problem)
+        self.file, self.problem = file, problem
+
+    def __str__(self) -> str:
+        return f"{self.file} cannot be imported: {self.problem}"
 
 
 def find_plugins(folder: Path) -> list[Plugin]:
     """Return an instance of each `Plugin` class that a file in *folder* defines, by file name.
 
-    Raises `ValueError` when there is no such folder, and what a file raises while it is imported.
+    A file is imported once, however often it is asked for. Raises `PluginFileError`, and
+    `ValueError` when there is no such folder.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no plugin folder {folder}")
     found: list[Plugin] = []
-    for file in sorted(folder.glob("*.py")):
-        name = f"runtime_plugin_{file.stem}"
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise AssertionError(file)  # what ends in .py has a loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickles look their module up here
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]  # half of a module is of use to nobody
-            raise
+    for file in sorted(folder.resolve().glob("*.py")):
+        module = _import(file)
         classes = dict.fromkeys(each for _, each in inspect.getmembers(module, inspect.isclass))
         found += [
-            each() for each in classes if issubclass(each, Plugin) and each.__module__ == name
+            each()
+            for each in classes
+            if issubclass(each, Plugin) and each.__module__ == module.__name__
         ]
     return found
+
+
+def _import(file: Path) -> ModuleType:
+    name = f"runtime_plugin_{file.stem}_{crc32(os.fsencode(file)):08x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise AssertionError(file)  # what ends in .py has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up here
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]  # half of a module is of use to nobody
+        if isinstance(error, Exception):
+            raise PluginFileError(file, f"{type(error).__name__}: {error}") from error
+        raise
+    return module

@@ -1,21 +1,21 @@
 """The manifest file: loaded, checked, and every problem told with its place."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from runtime._documents import Document, DocumentError, Location, read_document
-from runtime.process import Dependency, Process, ProcessManifest, RestartSpec
-from runtime.process._manifest import Problem, with_base_directory
+from runtime._documents import Document, DocumentError, read_document
+from runtime._problems import Location, Named, Problem, did_you_mean
+from runtime.process import ProcessManifest
+from runtime.process._source import Source, prepare
 
-_MODELS = (ProcessManifest, Process, RestartSpec, Dependency)
 # What is complained about is left out when the rest is checked; the place of these is taken by
 # values that nothing can be said against.
 _STAND_INS: Mapping[str | int, Any] = {
@@ -29,7 +29,6 @@ _STAND_INS: Mapping[str | int, Any] = {
 }
 _OTHER_SPELLINGS: Mapping[str | int, str] = {"affinity": "processor_affinity"}
 _WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
-_KEYS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
 class ManifestError(Exception):
@@ -51,56 +50,71 @@ def load_manifest(
 ) -> ProcessManifest:
     """Read, check and resolve the manifest in *path*; raise `ManifestError` with all that is wrong.
 
-    Relative paths start at ``base_directory``, or at the manifest's own folder. *check* may find
-    more problems in a manifest that is fine so far.
+    References such as ``${NAME}`` are resolved by our environment and the ``env_file``. Relative
+    paths start at ``base_directory``, or at the manifest's own folder. *check* may find more
+    problems; it is given what is left of a manifest without the values that cannot be read.
     """
     try:
         document = read_document(path)
     except DocumentError as error:
         raise ManifestError(path, [str(error)]) from error
-    problems: list[Problem] = []
-    data = with_base_directory(document.data, path.parent)
+    source = prepare(document.data, path.parent)
+    problems = list(source.problems)
+    data = _without(source.data, source.unusable)
+    manifest: ProcessManifest | None = None
     try:
         manifest = ProcessManifest.model_validate(data, context=problems)
-        if not problems:
-            problems += check(manifest)
+        problems += check(manifest)
     except ValidationError as error:
-        problems += [_explain(each, document.data) for each in error.errors()]
+        errors = error.errors(include_url=False)
+        for each in errors:
+            problems.append(_explain(each, data, problems))
         # What cannot be read must not hide what is wrong with the rest.
         with suppress(ValidationError):
-            ProcessManifest.model_validate(_without(data, error), context=problems)
-        raise ManifestError(path, _tell(document, problems)) from error
-    if problems:
-        raise ManifestError(path, _tell(document, problems))
+            rest = _without(data, [_unusable(each, data) for each in errors])
+            problems += check(ProcessManifest.model_validate(rest, context=problems))
+    if manifest is None or problems:
+        raise ManifestError(path, _tell(document, source, problems))
     return manifest
 
 
-def _without(data: object, error: ValidationError) -> object:
-    """Return a copy of *data* in which nothing is left of what *error* complains about."""
+# --- what is left without what cannot be used -----------------------------------------------------
+
+
+def _unusable(error: ErrorDetails, data: object) -> Location:
+    location = _in_data(error["loc"], data)
+    return (*location, error["loc"][-1]) if error["type"] == "missing" else location
+
+
+def _without(data: object, unusable: Iterable[Location]) -> object:
+    """Return *data* without the values at these places."""
+    locations = {_whole(location) for location in unusable}
+    if not locations:
+        return data
+    if ("base_directory",) in locations:
+        return None  # nothing can be said of any path
     rest = deepcopy(data)
-    unusable: set[Location] = set()
-    for each in error.errors():
-        location = _in_file(each["loc"], data)
-        if each["type"] == "missing":
-            location = (*location, each["loc"][-1])
-        if location[:1] == ("base_directory",):
-            return None  # nothing can be said of any path
-        if location[:1] == ("processes",):
-            by_entry = location[2:3] in (("dependencies",), ("env",))
-            location = location[:4] if by_entry else location[:3]
-        unusable.add(location)
     # From the back, so that an index still means what it meant.
-    for location in sorted(unusable, key=_back_to_front):
+    for location in sorted(locations, key=_back_to_front):
         around = _at(rest, location[:-1])
         if len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
             stand_in = _STAND_INS[location[2]]
             around[location[2]] = (
                 stand_in.format(location[1]) if isinstance(stand_in, str) else stand_in
             )
+            around.pop("command" if location[2] == "path" else None, None)
         elif around is not None:
             with suppress(KeyError, IndexError, TypeError):
                 del around[location[-1]]
     return rest
+
+
+def _whole(location: Location) -> Location:
+    """Return the place of what is of no use when the value at *location* is of none."""
+    if location[:1] == ("processes",):
+        by_entry = location[2:3] in (("dependencies",), ("env",))
+        return location[:4] if by_entry else location[:3]
+    return location[:1]
 
 
 def _back_to_front(location: Location) -> tuple[tuple[int, str], ...]:
@@ -113,36 +127,6 @@ def _at(data: object, location: Location) -> Any:  # noqa: ANN401 - whatever a f
     return data
 
 
-def _tell(document: Document, problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each problem that names file, line and key path."""
-    told: set[tuple[int, str]] = set()
-    for where, what in problems:
-        location = tuple(_indexed(where, document.data))
-        dotted = _dotted(location, document.data)
-        told.add((document.line(location), f"{dotted}: {what}" if dotted else what))
-    return [f"{document.path}:{line}: {words}" for line, words in sorted(told)]
-
-
-def _indexed(location: Location, data: object) -> Iterator[str | int]:
-    """Yield the steps of *location* with an entry's index in the place of its name."""
-    here: Any = data
-    for step in location:
-        known = step
-        if isinstance(here, list) and isinstance(step, str):
-            names = [each if isinstance(each, str) else _look(each, "name") for each in here]
-            names += [_STAND_INS["name"].format(index) for index in range(len(here))]
-            known = names.index(step) % len(here) if step in names else step
-        known = _spelled(known, here)
-        yield known
-        here = _look(here, known)
-
-
-def _spelled(step: str | int, here: object) -> str | int:
-    """Return the key as the file spells it."""
-    other = _OTHER_SPELLINGS.get(step, step)
-    return other if isinstance(here, Mapping) and other in here else step
-
-
 def _look(here: Any, step: str | int) -> Any:  # noqa: ANN401 - whatever a file says
     try:
         return here[step]
@@ -150,22 +134,49 @@ def _look(here: Any, step: str | int) -> Any:  # noqa: ANN401 - whatever a file 
         return None
 
 
-def _explain(error: ErrorDetails, data: object) -> Problem:
-    """Return a problem of the model's in words that name the remedy, at its place in the file."""
-    location = _in_file(error["loc"], data)
+# --- problems in words ----------------------------------------------------------------------------
+
+
+def _explain(error: ErrorDetails, data: object, told: Sequence[Problem]) -> Problem:
+    """Return a problem of the model's in words that name the remedy, at its place in the data."""
+    location = _in_data(error["loc"], data)
     key = str(error["loc"][-1]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
-        near = get_close_matches(key, _KEYS, n=1)
-        return Problem(location, f"unknown key{f'; did you mean {near[0]!r}?' if near else ''}")
+        hint = did_you_mean(key, _keys_at(error["loc"][:-1]), told=told)
+        return Problem(location, f"unknown key{hint}")
     if error["type"] == "missing":
         return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
     if error["type"] in _WORDS:
         return Problem(location, _WORDS[error["type"]])
+    if error["type"] == "string_type" and isinstance(error["input"], int | float):
+        return Problem(location, "must be text; put it in quotes")
     words = error["msg"].removeprefix("Value error, ")
     return Problem(location, words[:1].lower() + words[1:])
 
 
-def _in_file(loc: Sequence[str | int], data: object) -> Location:
+def _keys_at(loc: Sequence[str | int]) -> list[str]:
+    """Return the keys that the model at *loc* knows."""
+    model: type[BaseModel] = ProcessManifest
+    for step in loc:
+        for name, field in model.model_fields.items():
+            if step in (name, field.alias):
+                model = next(_models_in(field.annotation), model)
+                break
+    return [_key(name, field) for name, field in model.model_fields.items()]
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    return field.alias or name
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _in_data(loc: Sequence[str | int], data: object) -> Location:
     """Return *loc* without the steps that only the model knows, such as a union's choice."""
     location: Location = ()
     here: Any = data
@@ -175,6 +186,47 @@ def _in_file(loc: Sequence[str | int], data: object) -> Location:
         if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
             location, here = (*location, step), _look(here, step)
     return location
+
+
+def _spelled(step: str | int, here: object) -> str | int:
+    """Return the key as the file spells it."""
+    other = _OTHER_SPELLINGS.get(step, step)
+    return other if isinstance(here, Mapping) and other in here else step
+
+
+# --- places in the file ---------------------------------------------------------------------------
+
+
+def _tell(document: Document, source: Source, problems: Sequence[Problem]) -> list[str]:
+    """Return a line for each problem that names file, line and key path."""
+    told: set[tuple[int, str]] = set()
+    for where, what in problems:
+        location = tuple(_in_file(where, document.data, source.origins))
+        dotted = _dotted(location, document.data)
+        told.add((document.line(location), f"{dotted}: {what}" if dotted else what))
+    return [f"{document.path}:{line}: {words}" for line, words in sorted(told)]
+
+
+def _in_file(location: Location, data: object, origins: Sequence[int]) -> Iterator[str | int]:
+    """Yield the steps of *location* with an entry's index in the place of its name.
+
+    *origins* says which entry of the file each of the processes comes from.
+    """
+    here: Any = data
+    for depth, step in enumerate(location):
+        known = step
+        if isinstance(here, list):
+            if isinstance(step, Named):
+                known = step.place
+            elif isinstance(step, str):
+                names = [each if isinstance(each, str) else _look(each, "name") for each in here]
+                known = names.index(step) if step in names else step
+            is_process = depth == 1 and location[0] == "processes"
+            if is_process and not isinstance(known, str) and known < len(origins):
+                known = origins[known]
+        known = _spelled(known, here)
+        yield known
+        here = _look(here, known)
 
 
 def _dotted(location: Location, data: object) -> str:

@@ -1,11 +1,9 @@
 """ProcessPilot: runs the processes of a manifest."""
 
-import logging
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, overload
@@ -13,25 +11,17 @@ from typing import Any, Protocol, Self, overload
 import trio
 
 from runtime import _late
-from runtime._documents import Location
 from runtime._plugin_files import find_plugins
-from runtime.plugin import ControlServerType, Plugin
+from runtime._plugin_registry import PluginRegistry
+from runtime._problems import Problem, ProblemsError
+from runtime.plugin import Plugin
 from runtime.process import Process, ProcessManifest, ProcessState, ProcessStatus
-from runtime.process._manifest import Problem, ProblemsError
 from runtime.process.host import Host
-from runtime.process.models import (
-    LifecycleHookType,
-    ProcessHookType,
-    ReadyStrategyType,
-    StatHandlerType,
-)
+from runtime.process.models import ProcessHookType
 from runtime.process.popen import PopenView
-from runtime.process.readiness import STRATEGIES
 from runtime.process.unit import call_hooks, process_unit
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
-
-_logger = logging.getLogger(__name__)
 
 
 class HasPid(Protocol):
@@ -50,11 +40,12 @@ class ProcessPilot:
     stops all of it, in order, at the end of the block. ``await pilot.start()`` runs until the tree
     has ended instead, and can be given to ``nursery.start``.
 
-    *plugin_directory* is searched for plugins. *process_poll_interval* is the period, in seconds,
-    in which statistics are taken while somebody wants them; ends of processes are not polled for.
-    *ready_check_interval* is what the growing interval between two looks of a readiness check grows
-    to. *logger_config* is given to `logging.config.dictConfig`. *host* says where processes run.
-    With *keep* the tree goes on when all processes have ended.
+    *plugin_directory* is searched for plugins, besides the folder that the manifest names.
+    *process_poll_interval* is the period, in seconds, in which statistics are taken while somebody
+    wants them; ends of processes are not polled for. *ready_check_interval* is what the growing
+    interval between two looks of a readiness check grows to. *logger_config* is given to
+    `logging.config.dictConfig`. *host* says where processes run. With *keep* the tree goes on when
+    all processes have ended.
     """
 
     supervisor: Supervisor
@@ -84,14 +75,12 @@ class ProcessPilot:
             stop_within_sec=manifest.stop_within_sec,
             keep=keep,
         )
-        self._hooks: dict[str, Mapping[ProcessHookType, Sequence[LifecycleHookType]]] = {}
-        self._ready_strategies: dict[str, ReadyStrategyType] = {}
-        self._stat_handlers: dict[str, Sequence[StatHandlerType]] = {}
-        self._control_servers: dict[str, ControlServerType] = {}
+        self._plugins = PluginRegistry()
         self._started = False
         self._block: AbstractAsyncContextManager[None] | None = None
-        if plugin_directory is not None:
-            self.load_plugins(plugin_directory)
+        for folder in (manifest.plugins, plugin_directory):
+            if folder is not None:
+                self.load_plugins(folder)
 
     # --- plugins ----------------------------------------------------------------------------------
 
@@ -101,50 +90,13 @@ class ProcessPilot:
 
     def register_plugins(self, plugins: list[Plugin]) -> None:
         """Let the processes use what *plugins* provide; a later one's names win."""
-        for plugin in plugins:
-            _logger.debug("plugin %s is registered", plugin.name)
-            self._hooks.update(plugin.get_lifecycle_hooks())
-            self._ready_strategies.update(plugin.get_ready_strategies())
-            self._stat_handlers.update(plugin.get_stats_handlers())
-            self._control_servers.update(plugin.get_control_servers())
+        self._plugins.register(plugins)
         for process in self.manifest.processes:
-            self._equip(process)
-
-    def _equip(self, process: Process) -> None:
-        """Hand *process* the functions that it names."""
-        for hook_type, functions in process.lifecycle_hook_functions.items():
-            functions[:] = [
-                function
-                for name in process.lifecycle_hooks
-                for function in self._hooks.get(name, {}).get(hook_type, ())
-            ]
-        process.stats_handler_functions[:] = [
-            handler
-            for name in process.stat_handlers
-            for handler in self._stat_handlers.get(name, ())
-        ]
-        strategy = self._ready_strategies.get(process.ready_strategy or "")
-        if strategy is not None:
-            process.provide_ready_strategy(strategy)
+            self._plugins.equip(process)
 
     def unknown_names(self) -> list[Problem]:
         """Return a problem for each hook, strategy, handler or control server nobody provides."""
-        strategies = {**STRATEGIES, **self._ready_strategies}
-        problems: list[Problem] = []
-        for process in self.manifest.processes:
-            here: Location = ("processes", process.name)
-            for key, names, known in (
-                ("lifecycle_hooks", process.lifecycle_hooks, self._hooks),
-                ("stat_handlers", process.stat_handlers, self._stat_handlers),
-            ):
-                problems += _unknown((*here, key), names, known)
-            if process.ready_strategy is not None and process.ready_strategy not in strategies:
-                message = _no_such(process.ready_strategy, strategies)
-                problems.append(Problem((*here, "ready_strategy"), message))
-        server = self.manifest.control_server
-        if server is not None and server not in self._control_servers:
-            problems.append(Problem(("control_server",), _no_such(server, self._control_servers)))
-        return problems
+        return self._plugins.unknown_names(self.manifest)
 
     @staticmethod
     async def execute_lifecycle_hooks(
@@ -214,8 +166,11 @@ class ProcessPilot:
         return list(self.manifest.processes)
 
     def get_process_by_name(self, name: str) -> Process | None:
-        """Return a process of the manifest, None when it has none of that name."""
-        return next((p for p in self.manifest.processes if p.name == name), None)
+        """Return a process of the manifest, None when it has none of that name.
+
+        For the name of an entry with replicas it is the first of them.
+        """
+        return next(iter(self.manifest.members(name)), None)
 
     @overload
     def get_running_process(self, process_id: None = None) -> list[ProcessStatus] | None: ...
@@ -226,50 +181,67 @@ class ProcessPilot:
     def get_running_process(
         self, process_id: int | str | None = None
     ) -> list[ProcessStatus] | ProcessStatus | None:
-        """Return how a process that runs stands, by pid or name; all that run without either."""
+        """Return how a process that runs stands, by pid or name; all that run without either.
+
+        For the name of an entry with replicas it is the first of them that runs.
+        """
         running = [
-            status
+            process
             for process in self.manifest.processes
-            if (status := process.get_status()).status is not ProcessState.STOPPED
+            if process.get_status().status is not ProcessState.STOPPED
         ]
         if process_id is None:
-            return running
-        # Before its start and after its end a process has the pid 0, which is nobody's.
-        return next((s for s in running if process_id in (s.pid or s.name, s.name)), None)
+            return [process.get_status() for process in running]
+        for process in running:
+            status = process.get_status()
+            # Before its start and after its end a process has the pid 0, which is nobody's.
+            if process_id in (status.pid or process.name, process.name, process.replica_of):
+                return status
+        return None
 
     async def start_process(self, name: str) -> None:
         """Start a process, and what it needs, and return when it is ready.
 
-        Raises `UnknownUnitError`, a `ValueError`, for an unknown name, and `UnitFailedError` when
-        it has ended for good instead.
+        The name of an entry with replicas stands for all of them, here and below. Raises
+        `UnknownUnitError`, a `ValueError`, for an unknown name, and `UnitFailedError` when it has
+        ended for good instead; several failures are a group.
         """
-        await self.supervisor.start_unit(name)
+        await self._for_all(self._unit_names([name]), self.supervisor.start_unit)
 
     async def stop_process(self, name: str) -> None:
         """Stop one process and return when nothing of it is left; errors as in `start_process`."""
-        await self.supervisor.stop_unit(name)
+        await self._for_all(self._unit_names([name]), self.supervisor.stop_unit)
 
     async def restart_processes(self, process_names: list[str] | str) -> None:
         """Restart processes by name and return when all are ready; errors as in `start_process`.
 
-        With an unknown name among them nothing is restarted. Several failures are a group.
+        With an unknown name among them nothing is restarted.
         """
         names = [process_names] if isinstance(process_names, str) else process_names
-        known = self.supervisor.names
+        await self._for_all(self._unit_names(names), self.supervisor.restart_unit)
+
+    def _unit_names(self, names: list[str]) -> list[str]:
+        """Return the names of the units behind *names*, each once."""
+        found: dict[str, None] = {}
         for name in names:
-            if name not in known:
-                raise UnknownUnitError(name, known)
+            members = [process.name for process in self.manifest.members(name)]
+            if not members and name not in self.supervisor.names:
+                raise UnknownUnitError(name, self.supervisor.names)
+            found.update(dict.fromkeys(members or [name]))
+        return list(found)
+
+    async def _for_all(self, names: list[str], act: Callable[[str], Awaitable[None]]) -> None:
         failures: list[Exception] = []
 
-        async def restart(name: str) -> None:
+        async def act_on(name: str) -> None:
             try:
-                await self.supervisor.restart_unit(name)
+                await act(name)
             except UnitFailedError as failure:
                 failures.append(failure)
 
         async with trio.open_nursery() as nursery:
-            for name in dict.fromkeys(names):
-                nursery.start_soon(restart, name)
+            for name in names:
+                nursery.start_soon(act_on, name)
         if len(failures) == 1:
             raise failures[0]
         if failures:
@@ -279,17 +251,3 @@ class ProcessPilot:
         """Let a running process run on the CPUs in *affinity* only; None changes nothing."""
         if affinity is not None:
             os.sched_setaffinity(process.pid, affinity)
-
-
-def _unknown(where: Location, names: Sequence[str], known: Mapping[str, object]) -> list[Problem]:
-    return [
-        Problem((*where, place), _no_such(name, known))
-        for place, name in enumerate(names)
-        if name not in known
-    ]
-
-
-def _no_such(name: str, known: Mapping[str, object]) -> str:
-    near = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"no plugin provides {name!r}{hint}"

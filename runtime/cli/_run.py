@@ -10,6 +10,7 @@ from types import FrameType
 import click
 import trio
 
+from runtime._plugin_registry import check_plugins
 from runtime.guard import Guard
 from runtime.manifest import ManifestError, load_manifest
 from runtime.pilot import ProcessPilot
@@ -39,7 +40,7 @@ _LAST_WORDS_SEC = 1.0
 def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
     """Run *manifest* to its end and return the exit status."""
     try:
-        loaded = load_manifest(manifest, check=lambda m: ProcessPilot(m).unknown_names())
+        loaded = load_manifest(manifest, check=check_plugins)
     except ManifestError as error:
         click.echo(error, err=True)
         return 2

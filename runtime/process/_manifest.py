@@ -1,44 +1,25 @@
 """The processes of a manifest as a whole: paths, dependencies and their order."""
 
 import os
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from runtime._documents import Location, read_document
+from runtime._documents import read_document
+from runtime._interpolation import EnvFileError, read_env_file
+from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
 from runtime.supervision._exceptions import DependencyCycleError
-from runtime.supervision.graph import Condition, Requirement, start_order
+from runtime.supervision.graph import Condition, start_order
 from runtime.supervision.restart import RestartWhen
 
+from ._source import expand_replicas, prepare
 from .models import Process
 from .readiness import REQUIRED_PARAMS
 from .specs import Seconds
 
 _HIGHEST_PORT = 65_535
-
-
-class Problem(NamedTuple):
-    """What is wrong at one place of a manifest; *location* is its key path.
-
-    Where it goes through a list, a step is the entry's index, or its name.
-    """
-
-    location: Location
-    message: str
-
-
-class ProblemsError(ValueError):
-    """What is wrong with the processes of a manifest, all of it."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in self.problems)
 
 
 class ProcessManifest(BaseModel):
@@ -71,6 +52,15 @@ class ProcessManifest(BaseModel):
         default=None, description="Folder of the lock; unset: one per manifest, made for it."
     )
 
+    env_file: Path | None = Field(
+        default=None,
+        description="File of NAME=value lines: for ${NAME} in the manifest, and in the environment"
+        " of every process; our own environment wins over it.",
+    )
+    plugins: Path | None = Field(
+        default=None, description="Folder of Python files that define plugins."
+    )
+
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Load a manifest from a JSON file; relative paths start at its folder."""
@@ -80,12 +70,25 @@ class ProcessManifest(BaseModel):
     def from_yaml(cls, path: Path) -> Self:
         """Load a manifest from a YAML file; relative paths start at its folder."""
         path = Path(path)
-        return cls.model_validate(with_base_directory(read_document(path).data, path.parent))
+        source = prepare(read_document(path).data, path.parent)
+        raise_any(list(source.problems))
+        return cls.model_validate(source.data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_replicas(cls, data: Any) -> Any:  # noqa: ANN401 - whatever is to be validated
+        entries = data.get("processes") if isinstance(data, Mapping) else None
+        if not isinstance(entries, list):
+            return data
+        return {**data, "processes": [entry for _, entry in expand_replicas(entries)]}
 
     @model_validator(mode="after")
     def _apply_all(self, info: ValidationInfo) -> Self:
+        for place, process in enumerate(self.processes):
+            process.note_place(place)
         problems: list[Problem] = []
         steps: tuple[Callable[[], Self], ...] = (
+            self.load_env_file,
             self.resolve_paths,
             self.resolve_dependencies,
             self.order_dependencies,
@@ -101,39 +104,76 @@ class ProcessManifest(BaseModel):
         if isinstance(info.context, list):
             info.context.extend(problems)
         else:
-            _raise_any(problems)
+            raise_any(problems)
+        return self
+
+    def members(self, name: str) -> list[Process]:
+        """Return the process of this name, or all replicas of the entry of this name."""
+        return [p for p in self.processes if name in (p.name, p.replica_of)]
+
+    def load_env_file(self) -> Self:
+        """Hand the variables of the ``env_file`` to every process."""
+        if self.env_file is None:
+            return self
+        self.env_file = self._base() / self.env_file
+        try:
+            variables = read_env_file(self.env_file)
+        except EnvFileError as error:
+            raise ProblemsError([Problem(("env_file",), str(error))]) from error
+        for process in self.processes:
+            process.share_env(variables)
         return self
 
     def resolve_paths(self) -> Self:
         """Make every executable's path absolute: by the base directory, a wildcard, or PATH."""
-        base = self.base_directory = Path(os.path.abspath(self.base_directory or "."))  # noqa: PTH100 - symbolic links stay
+        base = self.base_directory = self._base()
         if self.run_directory is not None:
             self.run_directory = base / self.run_directory
         problems: list[Problem] = []
+        if self.plugins is not None:
+            self.plugins = base / self.plugins
+            if not self.plugins.is_dir():
+                problems.append(Problem(("plugins",), "there is no such folder"))
         for process in self.processes:
             try:
                 process.resolve_path(base)
             except ValueError as error:
-                problems.append(Problem(("processes", process.name, "path"), str(error)))
-        _raise_any(problems)
+                problems.append(Problem((*process.location, "path"), str(error)))
+        raise_any(problems)
         return self
 
+    def _base(self) -> Path:
+        return Path(os.path.abspath(self.base_directory or "."))  # noqa: PTH100 - links stay
+
     def resolve_dependencies(self) -> Self:
-        """Put the processes themselves in the place of their names."""
-        by_name = {process.name: process for process in self.processes}
-        problems: list[Problem] = []
-        for index, process in enumerate(self.processes):
-            here: Location = ("processes", process.name)
-            if any(process.name == other.name for other in self.processes[:index]):
-                message = f"there is already a process {process.name!r}"
-                problems.append(Problem(("processes", index, "name"), message))
-            for requirement in process.requirements:
-                message = _judge_requirement(requirement, by_name)
+        """Put the processes themselves in the place of their names: all replicas of an entry."""
+        problems = self._find_duplicates()
+        known: dict[str, list[Process]] = {}
+        for process in self.processes:
+            known.setdefault(process.name, [process])
+            if process.replica_of is not None:
+                known.setdefault(process.replica_of, []).append(process)
+        for process in self.processes:
+            here = (*process.location, "dependencies")
+            for place, requirement in enumerate(process.edges):
+                name, condition = requirement.name, requirement.condition
+                message = _judge_requirement(name, condition, known, problems)
                 if message:
-                    problems.append(Problem((*here, "dependencies", requirement.name), message))
-            process.dependencies = [by_name.get(r.name, r.name) for r in process.requirements]
-        _raise_any(problems)
+                    problems.append(Problem((*here, Named(name, place)), message))
+            process.resolve_dependencies(known)
+        raise_any(problems)
         return self
+
+    def _find_duplicates(self) -> list[Problem]:
+        problems: list[Problem] = []
+        groups = {p.replica_of for p in self.processes}
+        seen: set[str] = set()
+        for process in self.processes:
+            if process.name in seen or process.name in groups:
+                message = f"there is already a process {process.name!r}"
+                problems.append(Problem((*process.location, "name"), message))
+            seen.add(process.name)
+        return problems
 
     def order_dependencies(self) -> Self:
         """Order the processes so that each comes after those it depends on."""
@@ -145,17 +185,17 @@ class ProcessManifest(BaseModel):
         try:
             order = start_order(needs)
         except DependencyCycleError as error:
-            _raise_any([Problem(("processes", error.cycle[0], "dependencies"), str(error))])
-        else:
-            if len(by_name) == len(self.processes):
-                self.processes = [by_name[name] for name in order]
+            location = by_name[error.cycle[0]].location
+            raise ProblemsError([Problem((*location, "dependencies"), str(error))]) from error
+        if len(by_name) == len(self.processes):
+            self.processes = [by_name[name] for name in order]
         return self
 
     def validate_ready_config(self) -> Self:
         """Check that every built-in readiness strategy has the parameters that it needs."""
         problems: list[Problem] = []
         for process in self.processes:
-            here: Location = ("processes", process.name, "ready_params")
+            here = (*process.location, "ready_params")
             strategy, params = process.ready_strategy or "", process.ready_params
             problems += [
                 Problem((*here, name), f"is missing; the {strategy} strategy needs it")
@@ -166,7 +206,7 @@ class ProcessManifest(BaseModel):
             if strategy == "tcp" and port is not None and not _is_port(port):
                 message = f"must be a number from 1 to {_HIGHEST_PORT}"
                 problems.append(Problem((*here, "port"), message))
-        _raise_any(problems)
+        raise_any(problems)
         return self
 
     def validate_cpu_affinity(self) -> Self:
@@ -174,7 +214,7 @@ class ProcessManifest(BaseModel):
         count = os.cpu_count() or 1
         problems: list[Problem] = []
         for process in self.processes:
-            here: Location = ("processes", process.name, "affinity")
+            here = (*process.location, "affinity")
             if process.affinity == []:
                 problems.append(Problem(here, "names no CPU; leave it out for all of them"))
             problems += [
@@ -182,7 +222,7 @@ class ProcessManifest(BaseModel):
                 for place, cpu in enumerate(process.affinity or [])
                 if not 0 <= cpu < count
             ]
-        _raise_any(problems)
+        raise_any(problems)
         return self
 
     def set_working_directory(self) -> Self:
@@ -195,31 +235,10 @@ class ProcessManifest(BaseModel):
             if folder is None or folder == process.path.parent:
                 continue  # a program that is not there is a problem of its path
             if not folder.is_dir():
-                location: Location = ("processes", process.name, "working_directory")
+                location = (*process.location, "working_directory")
                 problems.append(Problem(location, "there is no such folder"))
-        _raise_any(problems)
+        raise_any(problems)
         return self
-
-
-def with_base_directory(data: object, folder: Path) -> object:
-    """Return the data of a manifest with its own *folder* as what relative paths start at."""
-    if not isinstance(data, Mapping):
-        return data
-    given = data.get("base_directory")
-    base = folder / given if isinstance(given, str) else folder
-    return (
-        data
-        if given is not None and not isinstance(given, str)
-        else {
-            **data,
-            "base_directory": str(base),
-        }
-    )
-
-
-def _raise_any(problems: list[Problem]) -> None:
-    if problems:
-        raise ProblemsError(problems)
 
 
 def _is_port(value: object) -> bool:
@@ -229,21 +248,21 @@ def _is_port(value: object) -> bool:
         return False
 
 
-def _judge_requirement(requirement: Requirement, by_name: Mapping[str, Process]) -> str:
+def _judge_requirement(
+    name: str,
+    condition: Condition,
+    known: Mapping[str, Sequence[Process]],
+    told: Sequence[Problem],
+) -> str:
     """Return what is wrong with an edge, nothing when it is fine."""
-    needed = by_name.get(requirement.name)
-    if needed is None:
-        near = get_close_matches(requirement.name, by_name, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"there is no process {requirement.name!r}{hint}"
+    if name not in known:
+        return f"there is no process {name!r}{did_you_mean(name, known, told=told)}"
     completing = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
-    if (
-        requirement.condition in completing
-        and needed.restart_policy.when is RestartWhen.ALWAYS
-        and needed.restart_policy.max_restarts is None
-    ):
-        return (
-            f"{needed.name!r} never completes, for it is always restarted;"
-            " give it `shutdown_strategy: do_not_restart`"
-        )
+    for needed in known[name] if condition in completing else ():
+        policy = needed.restart_policy
+        if policy.when is RestartWhen.ALWAYS and policy.max_restarts is None:
+            return (
+                f"{name!r} never completes, for it is always restarted;"
+                " give it `shutdown_strategy: do_not_restart`"
+            )
     return ""

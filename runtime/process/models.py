@@ -1,9 +1,9 @@
 """The models of processes: what the user wants of one, and how it stands."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -16,7 +16,9 @@ from pydantic import (
     field_serializer,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
+from runtime._problems import Location, Named
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -30,6 +32,10 @@ from .popen import PopenView
 from .readiness import STRATEGIES, wait_ready
 from .specs import Dependency, RestartSpec, Seconds, SignalName, Text, UnitName, VariableName
 from .stats import ProcessRuntimeInfo, ProcessStats
+
+#: What runs a ``command``.
+SHELL: Final = "/bin/sh"
+MOST_REPLICAS: Final = 1_000
 
 ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
 LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
@@ -67,7 +73,9 @@ def _no_hooks() -> dict[ProcessHookType, list[LifecycleHookType]]:
 class Process(BaseModel):
     """One program of a manifest: what is to be run and how, and a façade over its one state."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     name: UnitName = Field(description="The name of the process.")
     working_directory: Path | None = Field(
@@ -75,6 +83,11 @@ class Process(BaseModel):
     )
     path: Path = Field(description="The executable: a path, or a bare name to look up on PATH.")
     args: list[Text] = Field(default=[], description="The arguments, handed over without a shell.")
+    command_line: Annotated[Text, Field(min_length=1)] | None = Field(
+        default=None,
+        alias="command",
+        description="A line for the shell, /bin/sh, in place of `path` and `args`.",
+    )
     env: dict[VariableName, Text] = Field(
         default_factory=dict, description="Variables, merged over the runtime's own environment."
     )
@@ -115,9 +128,21 @@ class Process(BaseModel):
     stop_signal: SignalName = Field(
         default="SIGTERM", description="The signal that asks the process group to stop."
     )
+    replicas: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_REPLICAS,
+        description="So many of it run, named NAME-0, NAME-1 …, each with its number as REPLICA"
+        " in its environment and as ${REPLICA} in its fields; unset: just one, named NAME.",
+    )
+    replica_of: SkipJsonSchema[str | None] = Field(
+        default=None, description="The entry that it is a replica of; set when that is expanded."
+    )
 
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
     _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
+    _place: int | None = PrivateAttr(default=None)
+    _shared_env: dict[str, str] = PrivateAttr(default_factory=dict)
     _info: ProcessRuntimeInfo = PrivateAttr(default_factory=ProcessRuntimeInfo)
     _output: Output = PrivateAttr(default_factory=Output)
     _pid: int = PrivateAttr(default=0)
@@ -130,10 +155,20 @@ class Process(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_other_spellings(cls, data: object) -> object:
-        if isinstance(data, Mapping) and "processor_affinity" in data:
-            data = dict(data)
+        if not isinstance(data, Mapping):
+            return data
+        data = dict(data)
+        if "processor_affinity" in data:
             data["affinity"] = data.pop("processor_affinity")
+        if data.get("command") is not None:
+            data.setdefault("path", SHELL)
         return data
+
+    @model_validator(mode="after")
+    def _check_command_line(self) -> Self:
+        if self.command_line is not None and (self.args or self.path != Path(SHELL)):
+            raise ValueError("has both `command` and `path` or `args`; leave one of them out")
+        return self
 
     def model_post_init(self, context: object, /) -> None:
         """Make the cell that holds the state."""
@@ -154,18 +189,42 @@ class Process(BaseModel):
         ]
 
     @property
+    def location(self) -> Location:
+        """Where it stands in its manifest, for problems to be told with."""
+        return ("processes", self.name if self._place is None else Named(self.name, self._place))
+
+    def note_place(self, place: int) -> None:
+        """Note which entry of its manifest it is."""
+        self._place = place
+
+    @property
     def command(self) -> list[str]:
         """The path of the executable along with all arguments."""
+        if self.command_line is not None:
+            return [str(self.path), "-c", self.command_line]
         return [str(self.path), *self.args]
+
+    @property
+    def edges(self) -> list[Requirement]:
+        """What each entry of `dependencies` asks for, in the order of the entries."""
+        names = [entry if isinstance(entry, str) else entry.name for entry in self.dependencies]
+        return [Requirement(name, self._conditions.get(name, Condition.READY)) for name in names]
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """All that the process waits for, of whatever kind, with the conditions."""
-        names = [entry if isinstance(entry, str) else entry.name for entry in self.dependencies]
-        return tuple(
-            Requirement(name, self._conditions.get(name, Condition.READY))
-            for name in dict.fromkeys(names)
-        )
+        return tuple(dict.fromkeys(self.edges))
+
+    def resolve_dependencies(self, known: Mapping[str, Sequence["Process"]]) -> None:
+        """Put processes in the place of the names that are *known*, all replicas for an entry's."""
+        resolved: dict[str, DependencyEntry] = {}
+        for name, condition in ((edge.name, edge.condition) for edge in self.edges):
+            for process in known.get(name, ()):
+                resolved.setdefault(process.name, process)
+                self._conditions.setdefault(process.name, condition)
+            if name not in known:
+                resolved.setdefault(name, name)
+        self.dependencies = list(resolved.values())
 
     @property
     def restart_policy(self) -> RestartPolicy:
@@ -219,13 +278,18 @@ class Process(BaseModel):
         if self.working_directory is not None:
             self.working_directory = base / self.working_directory
         else:
-            self.working_directory = base if self._found_on_path else self.path.parent
+            in_base = self._found_on_path or self.command_line is not None
+            self.working_directory = base if in_base else self.path.parent
         if self.ready_strategy in STRATEGIES and "path" in self.ready_params:
             self.ready_params["path"] = str(base / str(self.ready_params["path"]))
 
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the child gets."""
-        return {**os.environ, **self.env, **marker}
+        return {**self._shared_env, **os.environ, **self.env, **marker}
+
+    def share_env(self, variables: Mapping[str, str]) -> None:
+        """Take the variables of the manifest's ``env_file``: all others win over them."""
+        self._shared_env = dict(variables)
 
     def update_status(
         self, status: ProcessState, pid: int | None = None, return_code: int | None = None

@@ -11,7 +11,8 @@ SupervisionError
 """
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+
+from runtime._problems import did_you_mean
 
 
 class SupervisionError(Exception):
@@ -47,8 +48,7 @@ class UnknownUnitError(SupervisionError, ValueError):
         super().__init__(name, self.known)
 
     def __str__(self) -> str:
-        near = get_close_matches(self.name, self.known, n=1)
-        return f"there is no unit {self.name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"there is no unit {self.name!r}{did_you_mean(self.name, self.known)}"
 
 
 class DuplicateUnitError(SupervisionError, ValueError):

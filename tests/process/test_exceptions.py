@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from runtime._problems import Problem, ProblemsError
 from runtime.process import (
     NotReadyError,
     ProcessError,
@@ -14,7 +15,6 @@ from runtime.process import (
     SurvivorsError,
 )
 from runtime.process._exceptions import exit_in_words
-from runtime.process._manifest import Problem, ProblemsError
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,27 @@ def test_a_relative_entry_of_path_gives_an_absolute_path(
 def test_what_cannot_be_found_is_told_with_the_remedy(base: Path, path: str, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem.format(base=base))):
         find_executable(Path(path), base, search=os.defpath)
+
+
+def test_a_wildcard_walks_no_disk(base: Path) -> None:
+    many = base / "many"
+    many.mkdir()
+    for number in range(101):
+        folder = many / str(number)
+        folder.mkdir()
+        for name in range(100):
+            (folder / str(name)).touch()
+    for path in ("many/*/tool", "many/**/tool", "**/tool-9"):
+        expected = f"'{path}' leads to more than 10000 files; name more of it"
+        if path == "many/*/tool":  # only the folders are looked through
+            expected = f"nothing matches '{path}'"
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            find_executable(Path(path), base)
+    (base / "secret").mkdir(mode=0)
+    with pytest.raises(ValueError, match="2 files match"):
+        find_executable(Path("b*/tool*"), base)
+
+
+def test_a_wildcard_for_folders_does_not_follow_links_in_circles(base: Path) -> None:
+    (base / "bin" / "up").symlink_to(base)
+    assert find_executable(Path("**/here"), base) == (base / "here", False)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from runtime._problems import Problem
 from runtime.manifest import ManifestError, load_manifest
 from runtime.process import ProcessManifest
-from runtime.process._manifest import Problem
 
 Tell = Callable[..., list[str]]
 
@@ -102,9 +102,9 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tell: Tell, tmp_
     cpus = f"only 0 to {(os.cpu_count() or 1) - 1}"
     expected = f"""
         3: processes.api.path: there is no 'no-such-program' in FOLDER nor on PATH
-        4: processes.api.args.0: input should be a valid string
+        4: processes.api.args.0: must be text; put it in quotes
         5: processes.api.timeout: {number}
-        6: processes.api.env.PORT: input should be a valid string
+        6: processes.api.env.PORT: must be text; put it in quotes
         7: processes.api.dependencies.0: there is no process 'cahce'; did you mean 'cache'?
         7: processes.api.dependencies.2.nam: unknown key; did you mean 'name'?
         7: processes.api.dependencies.2.name: is missing
@@ -231,7 +231,7 @@ def test_each_problem_has_its_line_and_place_in_yaml(tell: Tell, process: str, l
     [
         ({"tiemout": 5}, "6: processes.api.tiemout: unknown key; did you mean 'timeout'?"),
         ({"args": "-v"}, "6: processes.api.args: input should be a valid list"),
-        ({"env": {"A": True}}, "7: processes.api.env.A: input should be a valid string"),
+        ({"env": {"A": True}}, "7: processes.api.env.A: must be text; put it in quotes"),
         (
             {"env": {"": "x"}},
             "7: processes.api.env.: the name of a variable must not be empty nor contain '='",
@@ -349,7 +349,9 @@ def test_a_check_may_find_more_in_a_manifest_that_is_fine_so_far(tell: Tell) -> 
         "5: processes.api.lifecycle_hooks.1: no plugin provides 'x'",
     ]
     assert tell(in_yaml("affinity: []"), check=check) == [
-        "3: processes.api.affinity: names no CPU; leave it out for all of them"
+        "1: and that",
+        "2: processes.api.lifecycle_hooks.1: no plugin provides 'x'",
+        "3: processes.api.affinity: names no CPU; leave it out for all of them",
     ]
 
 

@@ -54,8 +54,20 @@ STATS_FIELDS = [
     *("max_memory_usage_mb", "max_cpu_usage_percent"),
 ]
 #: What is ours, beyond that.
-OWN_PROCESS_FIELDS = {"restart": None, "restart_dependents": False, "stop_signal": "SIGTERM"}
-OWN_MANIFEST_FIELDS = {"stop_within_sec": 30.0, "run_directory": None}
+OWN_PROCESS_FIELDS = {
+    "restart": None,
+    "restart_dependents": False,
+    "stop_signal": "SIGTERM",
+    "command_line": None,
+    "replicas": None,
+    "replica_of": None,
+}
+OWN_MANIFEST_FIELDS = {
+    "stop_within_sec": 30.0,
+    "run_directory": None,
+    "env_file": None,
+    "plugins": None,
+}
 RESTART_FIELDS = {
     "when": "failure",
     "delay_sec": 0.1,

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import trio
 
+from runtime._problems import Problem, ProblemsError
 from runtime.pilot import ProcessPilot
 from runtime.plugin import Plugin
 from runtime.process import Process, ProcessManifest, ProcessState
-from runtime.process._manifest import Problem, ProblemsError
 from runtime.process.host import Host
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.graph import Stage

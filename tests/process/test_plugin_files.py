@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime._plugin_files import find_plugins
+from runtime._plugin_files import PluginFileError, find_plugins
 
 TWO = """
 from dataclasses import dataclass
@@ -76,10 +76,29 @@ def test_files_of_the_same_name_in_two_folders_are_two_plugins(tmp_path: Path) -
         ("1 / 0", ZeroDivisionError),
     ],
 )
-def test_what_a_file_raises_travels_and_no_half_made_module_stays(
+def test_what_a_file_raises_is_told_and_no_half_made_module_stays(
     tmp_path: Path, text: str, error: type[Exception]
 ) -> None:
-    (tmp_path / "broken_plugin.py").write_text(text)
-    with pytest.raises(error):
+    file = tmp_path / "broken_plugin.py"
+    file.write_text(text)
+    with pytest.raises(PluginFileError, match=f"cannot be imported: {error.__name__}: ") as caught:
         find_plugins(tmp_path)
+    assert caught.value.file == file
+    assert isinstance(caught.value.__cause__, error)
     assert not [name for name in sys.modules if "broken_plugin" in name]
+
+
+def test_what_is_no_error_travels_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
+    with pytest.raises(SystemExit):
+        find_plugins(tmp_path)
+
+
+def test_a_file_is_imported_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    text = (
+        f"{IMPORTS}import pathlib\nwith open({str(tmp_path / 'log')!r}, 'a') as f: f.write('x')\n"
+    )
+    (tmp_path / "own.py").write_text(text)
+    one, other = find_plugins(tmp_path), find_plugins(tmp_path)
+    assert type(one[0]) is type(other[0])
+    assert (tmp_path / "log").read_text() == "x"

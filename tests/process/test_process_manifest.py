@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from runtime._documents import DocumentError
+from runtime._problems import Problem, ProblemsError
 from runtime.process import Process, ProcessManifest
-from runtime.process._manifest import Problem, ProblemsError, with_base_directory
+from runtime.process._source import prepare
 from runtime.supervision.graph import Condition
 
 ONCE: dict[str, Any] = {"shutdown_strategy": "do_not_restart"}
@@ -63,13 +64,13 @@ def test_relative_paths_start_at_the_base_directory_or_the_manifests_own_folder(
 ) -> None:
     (tmp_path / "sub").mkdir()
     data = {"processes": [], **({} if given is None else {"base_directory": given})}
-    found = with_base_directory(data, tmp_path)
+    found = prepare(data, tmp_path).data
     assert found == {"processes": [], "base_directory": base.format(folder=tmp_path)}
 
 
 def test_what_is_no_mapping_or_no_folder_is_left_for_the_model_to_refuse(tmp_path: Path) -> None:
-    assert with_base_directory([1], tmp_path) == [1]
-    assert with_base_directory({"base_directory": 5}, tmp_path) == {"base_directory": 5}
+    assert prepare([1], tmp_path).data == [1]
+    assert prepare({"base_directory": 5}, tmp_path).data == {"base_directory": 5}
 
 
 def test_a_manifest_made_in_python_starts_at_the_current_folder(
@@ -244,7 +245,7 @@ def test_each_step_raises_what_it_finds(step: str) -> None:
     ("processes", "where", "what"),
     [
         ([{"path": "/no"}], ("processes", "p0", "path"), "there is no program /no"),
-        ([{}, {"name": "p0"}], ("processes", 1, "name"), "there is already a process 'p0'"),
+        ([{}, {"name": "p0"}], ("processes", "p0", "name"), "there is already a process 'p0'"),
         (
             [{"name": "cache"}, {"dependencies": ["cahce"]}],
             ("processes", "p1", "dependencies", "cahce"),

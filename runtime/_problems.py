@@ -1,0 +1,64 @@
+"""What is wrong with a manifest: a place in it, and words that name the remedy."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import NamedTuple, Self
+
+#: The way to a value: keys, and indices of lists.
+Location = tuple[str | int, ...]
+
+# Looking for a near name takes as long as the list is; nobody reads so many hints.
+_MOST_NAMES = 1_000
+_MOST_PROBLEMS_WITH_HINTS = 100
+
+
+class Named(str):
+    """The step of a location to an entry of a list: its name, which knows its *place* as well."""
+
+    __slots__ = ("place",)
+    place: int
+
+    def __new__(cls, name: str, place: int) -> Self:
+        """Return *name* as such a step."""
+        step = super().__new__(cls, name)
+        step.place = place
+        return step
+
+
+class Problem(NamedTuple):
+    """What is wrong at one place of a manifest; *location* is its key path.
+
+    Where it goes through a list, a step is the entry's index, or its name.
+    """
+
+    location: Location
+    message: str
+
+
+class ProblemsError(ValueError):
+    """What is wrong with the processes of a manifest, all of it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(f"{'.'.join(map(str, where))}: {what}" for where, what in self.problems)
+
+
+def raise_any(problems: list[Problem]) -> None:
+    """Raise a `ProblemsError` with *problems*, if there are any."""
+    if problems:
+        raise ProblemsError(problems)
+
+
+def did_you_mean(name: str, known: Iterable[str], *, told: Sequence[object] = ()) -> str:
+    """Return ``; did you mean 'NAME'?`` for the known name nearest to *name*, else nothing.
+
+    *told* are the problems found before: the hundredth hint helps nobody, and they take time.
+    """
+    names = list(known)
+    if len(names) > _MOST_NAMES or len(told) > _MOST_PROBLEMS_WITH_HINTS:
+        return ""
+    near = get_close_matches(name[:200], names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,140 @@
+"""From what a manifest says to what its models read: variables, folders, replicas."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from runtime._interpolation import EnvFileError, interpolate, read_env_file
+from runtime._problems import Location, Problem
+
+from .models import MOST_REPLICAS
+
+_REPLICA = "REPLICA"
+_FIRST = ("base_directory", "env_file")  # the other values may depend on these
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The data of a manifest, made ready for the models.
+
+    *unusable* are the places of values that cannot be known; not all of them are a problem of
+    their own. *origins* says for each entry of ``processes`` which entry of the file it is.
+    """
+
+    data: object
+    problems: tuple[Problem, ...] = ()
+    unusable: tuple[Location, ...] = ()
+    origins: tuple[int, ...] = ()
+
+
+def prepare(data: object, folder: Path) -> Source:
+    """Resolve all references in *data*, expand replicas, and let relative paths start at *folder*.
+
+    A reference is resolved by our environment, then by the ``env_file``.
+    """
+    if not isinstance(data, Mapping):
+        return Source(data)
+    problems: list[Problem] = []
+    head = {
+        key: interpolate(data[key], os.environ, problems, (key,)) for key in _FIRST if key in data
+    }
+    base = head.get("base_directory")
+    if base is None or isinstance(base, str):
+        head["base_directory"] = str(folder / (base or ""))
+    variables, failure = _variables(head)
+    missing: list[Problem] = []
+    rest = {
+        key: _resolve_entries(value, variables, missing)
+        if key == "processes" and isinstance(value, list)
+        else interpolate(value, variables, missing, (key,))
+        for key, value in data.items()
+        if key not in head
+    }
+    unusable = tuple(where for where, _ in (*problems, *missing))
+    # What is not set may be so because the file could not be read.
+    problems += [failure] if failure is not None else missing
+    entries = rest.get("processes")
+    origins: tuple[int, ...] = ()
+    if isinstance(entries, list):
+        expanded = list(expand_replicas(entries))
+        rest["processes"] = [entry for _, entry in expanded]
+        origins = tuple(index for index, _ in expanded)
+    return Source({**rest, **head}, tuple(problems), unusable, origins)
+
+
+def _variables(head: Mapping[str, object]) -> tuple[dict[str, str], Problem | None]:
+    base, file = head.get("base_directory"), head.get("env_file")
+    if not isinstance(base, str) or not isinstance(file, str):
+        return dict(os.environ), None
+    try:
+        return {**read_env_file(Path(base, file)), **os.environ}, None
+    except EnvFileError as error:
+        return dict(os.environ), Problem(("env_file",), str(error))
+
+
+def _resolve_entries(
+    entries: list[object], variables: Mapping[str, str], problems: list[Problem]
+) -> list[object]:
+    """Resolve all but what will be different in each replica."""
+    kept = {**variables, _REPLICA: f"${{{_REPLICA}}}"}
+    return [
+        interpolate(
+            entry,
+            kept if isinstance(entry, dict) and "replicas" in entry else variables,
+            problems,
+            ("processes", index),
+        )
+        for index, entry in enumerate(entries)
+    ]
+
+
+def expand_replicas(entries: Sequence[object]) -> Iterator[tuple[int, object]]:
+    """Yield each entry with its index, one with ``replicas`` as often as it says.
+
+    What is not right about such an entry is left for its model to refuse.
+    """
+    for index, entry in enumerate(entries):
+        fields = _fields(entry)
+        count, name = _count(fields.get("replicas")), fields.get("name")
+        if count is None or not isinstance(name, str):
+            yield index, entry
+            continue
+        for number in range(count):
+            yield index, _replica(fields, name, str(number))
+
+
+def _fields(entry: object) -> Mapping[str, object]:
+    if isinstance(entry, BaseModel):
+        return {name: getattr(entry, name) for name in entry.model_fields_set}
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _count(replicas: object) -> int | None:
+    if isinstance(replicas, bool) or not isinstance(replicas, int | str):
+        return None
+    try:
+        count = int(replicas)
+    except ValueError:
+        return None
+    return count if 1 <= count <= MOST_REPLICAS else None
+
+
+def _replica(fields: Mapping[str, object], name: str, number: str) -> dict[str, object]:
+    own = {key: _fill_in(value, number) for key, value in fields.items() if key != "replicas"}
+    given = own.get("env", {})
+    env = {_REPLICA: number, **given} if isinstance(given, Mapping) else given
+    return {**own, "name": f"{name}-{number}", "replica_of": name, "env": env}
+
+
+def _fill_in(value: object, number: str) -> object:
+    """Return *value* with the number of the replica in the place of its references to it."""
+    if isinstance(value, str):
+        return value.replace(f"${{{_REPLICA}}}", number)
+    if isinstance(value, list):
+        return [_fill_in(item, number) for item in value]
+    if isinstance(value, dict):
+        return {key: _fill_in(item, number) for key, item in value.items()}
+    return value
