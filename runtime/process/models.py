@@ -30,7 +30,16 @@ from .host import Host
 from .output import Output
 from .popen import PopenView
 from .readiness import STRATEGIES, wait_ready
-from .specs import Dependency, RestartSpec, Seconds, SignalName, Text, UnitName, VariableName
+from .specs import (
+    CommandLine,
+    Dependency,
+    RestartSpec,
+    Seconds,
+    SignalName,
+    Text,
+    UnitName,
+    VariableName,
+)
 from .stats import ProcessRuntimeInfo, ProcessStats
 
 #: What runs a ``command``.
@@ -83,7 +92,7 @@ class Process(BaseModel):
     )
     path: Path = Field(description="The executable: a path, or a bare name to look up on PATH.")
     args: list[Text] = Field(default=[], description="The arguments, handed over without a shell.")
-    command_line: Annotated[Text, Field(min_length=1)] | None = Field(
+    command_line: CommandLine | None = Field(
         default=None,
         alias="command",
         description="A line for the shell, /bin/sh, in place of `path` and `args`.",

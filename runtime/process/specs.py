@@ -35,6 +35,7 @@ def _variable_name(name: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_without_nul)]
+CommandLine = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 

@@ -284,6 +284,25 @@ async def test_a_dependent_and_what_it_needs_are_restarted_together(
         assert all(pilot.supervisor.status(name).ready for name in ("db", "api"))
 
 
+async def test_replicas_answer_to_the_name_of_their_entry(make_pilot: Any, sh: Any) -> None:
+    pilot = make_pilot(sh(SLEEP, name="api", replicas=2), sh(SLEEP, name="web"))
+    names = ["api-0", "api-1"]
+    async with pilot:
+        assert pilot.get_process_by_name("api").name == "api-0"
+        assert pilot.get_running_process("api").name == "api-0"
+        assert [pilot.get_running_process(name).name for name in names] == names
+        await pilot.restart_processes(["api", "api-1"])
+        generations = [pilot.supervisor.status(name).generation for name in (*names, "web")]
+        assert generations == [2, 2, 1]
+        await pilot.stop_process("api-0")
+        assert pilot.get_running_process("api").name == "api-1"
+        await pilot.stop_process("api")
+        assert pilot.get_running_process("api") is None
+        assert [status.name for status in pilot.get_running_process()] == ["web"]
+        await pilot.start_process("api")
+        assert [pilot.get_running_process(name).name for name in names] == names
+
+
 async def test_unknown_names_are_errors_that_change_nothing(make_pilot: Any, sh: Any) -> None:
     async with make_pilot(sh(SLEEP, name="api")) as pilot:
         before = pilot.get_running_process()
