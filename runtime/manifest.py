@@ -27,6 +27,8 @@ _STAND_INS: Mapping[str | int, Any] = {
     "restart": {"when": "never"},
     "shutdown_strategy": "do_not_restart",
 }
+# Without these nothing can be said of the rest: no path is known, or no process.
+_ESSENTIAL = frozenset({("base_directory",), ("processes",)})
 _OTHER_SPELLINGS: Mapping[str | int, str] = {"affinity": "processor_affinity"}
 _WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
 
@@ -60,6 +62,8 @@ def load_manifest(
         raise ManifestError(path, [str(error)]) from error
     source = prepare(document.data, path.parent)
     problems = list(source.problems)
+    if any(location in _ESSENTIAL for location in source.unusable):
+        raise ManifestError(path, _tell(document, source, problems))
     data = _without(source.data, source.unusable)
     manifest: ProcessManifest | None = None
     try:
@@ -91,8 +95,8 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
     locations = {_whole(location) for location in unusable}
     if not locations:
         return data
-    if ("base_directory",) in locations:
-        return None  # nothing can be said of any path
+    if not locations.isdisjoint(_ESSENTIAL):
+        return None
     rest = deepcopy(data)
     # From the back, so that an index still means what it meant.
     for location in sorted(locations, key=_back_to_front):

@@ -4,68 +4,80 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 _WILDCARDS = "*?["
 # A manifest is checked in a moment: no wildcard may walk a disk.
 _MOST_ENTRIES = 10_000
+_MOST_LOOKS = 50_000
 
 
-def find_executable(path: Path, base: Path, search: str | None = None) -> tuple[Path, bool]:
-    """Return the absolute path of a program, and whether it was a bare name found on PATH.
+class Finder:
+    """Finds the programs of one manifest; what it has seen on the disk once it does not ask again.
 
-    *search* is the PATH to look at, ours when it is None. Raises `ValueError` saying what to do.
+    All wildcards together look at 50,000 names at the most, and into folders with 10,000.
     """
-    if any(character in str(path) for character in _WILDCARDS):
-        path = _only_match(path, base)
-    there = Path(os.path.abspath(base / path))  # noqa: PTH100 - symbolic links stay
-    if there.is_file() and os.access(there, os.X_OK):
-        return there, False
-    if len(path.parts) == 1 and not path.is_absolute():
-        found = shutil.which(str(path), path=search)
-        if found is not None:
-            return Path(os.path.abspath(found)), True  # noqa: PTH100
-        if not there.exists():
-            raise ValueError(f"there is no {str(path)!r} in {base} nor on PATH")
-    if there.is_dir():
-        raise ValueError(f"{there} is a folder, not a program")
-    if there.exists():
-        raise ValueError(f"{there} is not executable; `chmod +x` it")
-    raise ValueError(f"there is no program {there}")
 
+    def __init__(self) -> None:
+        self._which = cache(shutil.which)
+        self._list: Callable[[Path], list[os.DirEntry[str]]] = cache(self._scan)
+        self._entries = self._looks = 0
 
-def _only_match(path: Path, base: Path) -> Path:
-    anchor, parts = (Path(path.anchor), path.parts[1:]) if path.anchor else (base, path.parts)
-    search = _Search(path)
-    matches = [anchor]
-    for part in parts:
-        matches = search.step(matches, part)
-    if len(matches) != 1:
-        found = f"{len(matches)} files match" if matches else "nothing matches"
-        raise ValueError(f"{found} {str(path)!r} in {anchor}; it must be exactly one")
-    return matches[0]
+    def executable(self, path: Path, base: Path, search: str | None = None) -> tuple[Path, bool]:
+        """Return the absolute path of a program, and whether it was a bare name found on PATH.
 
+        *search* is the PATH to look at, ours when it is None. Raises `ValueError` with the remedy.
+        """
+        if any(character in str(path) for character in _WILDCARDS):
+            path = self._only_match(path, base)
+        there = Path(os.path.abspath(base / path))  # noqa: PTH100 - symbolic links stay
+        if there.is_file() and os.access(there, os.X_OK):
+            return there, False
+        if len(path.parts) == 1 and not path.is_absolute():
+            found = self._which(str(path), path=search)
+            if found is not None:
+                return Path(os.path.abspath(found)), True  # noqa: PTH100
+            if not there.exists():
+                raise ValueError(f"there is no {str(path)!r} in {base} nor on PATH")
+        if there.is_dir():
+            raise ValueError(f"{there} is a folder, not a program")
+        if there.exists():
+            raise ValueError(f"{there} is not executable; `chmod +x` it")
+        raise ValueError(f"there is no program {there}")
 
-class _Search:
-    """Follows a wildcard part by part, as `Path.glob` does, but not through the whole disk."""
+    def _only_match(self, path: Path, base: Path) -> Path:
+        anchor, parts = (Path(path.anchor), path.parts[1:]) if path.anchor else (base, path.parts)
+        matches = [anchor]
+        for part in parts:
+            try:
+                matches = self._step(matches, part)
+            except _TooManyError as error:
+                words = "leads to too many files; name more of its folders"
+                raise ValueError(f"{str(path)!r} {words}") from error
+        if len(matches) != 1:
+            found = f"{len(matches)} files match" if matches else "nothing matches"
+            raise ValueError(f"{found} {str(path)!r} in {anchor}; it must be exactly one")
+        return matches[0]
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._looked_at = 0
-
-    def step(self, folders: list[Path], part: str) -> list[Path]:
-        """Return what *part* of the wildcard matches below *folders*."""
+    def _step(self, folders: list[Path], part: str) -> list[Path]:
+        """Return what *part* of a wildcard matches below *folders*, as `Path.glob` does."""
         if part == "**":
             return self._walk(folders)
         if "**" in part:
-            raise ValueError(f"{str(self._path)!r} is no valid wildcard: '**' must stand alone")
+            raise ValueError(f"{part!r} is no valid wildcard: '**' must stand for whole folders")
         if not any(character in part for character in _WILDCARDS):
             return [folder / part for folder in folders if os.path.lexists(folder / part)]
         fits = re.compile(fnmatch.translate(part)).match
-        return sorted(
-            Path(entry) for folder in folders for entry in self._list(folder) if fits(entry.name)
-        )
+        found: list[Path] = []
+        for folder in folders:
+            entries = self._list(folder)
+            self._looks += len(entries)
+            if self._looks > _MOST_LOOKS:
+                raise _TooManyError
+            found += [Path(entry) for entry in entries if fits(entry.name)]
+        return sorted(found)
 
     def _walk(self, folders: list[Path]) -> list[Path]:
         found = list(folders)
@@ -73,14 +85,17 @@ class _Search:
             found += [Path(e) for e in self._list(folder) if e.is_dir(follow_symlinks=False)]
         return list(dict.fromkeys(found))
 
-    def _list(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+    def _scan(self, folder: Path) -> list[os.DirEntry[str]]:
         try:
-            entries = list(os.scandir(folder))
+            with os.scandir(folder) as entries:
+                found = list(entries)
         except OSError:  # no folder, or none of ours
-            return
-        self._looked_at += len(entries)
-        if self._looked_at > _MOST_ENTRIES:
-            raise ValueError(
-                f"{str(self._path)!r} leads to more than {_MOST_ENTRIES} files; name more of it"
-            )
-        yield from entries
+            return []
+        self._entries += len(found)
+        if self._entries > _MOST_ENTRIES:
+            raise _TooManyError
+        return found
+
+
+class _TooManyError(Exception):
+    """The search has seen as much as it may."""

@@ -14,6 +14,7 @@ from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, start_order
 from runtime.supervision.restart import RestartWhen
 
+from ._executable import Finder
 from ._source import expand_replicas, prepare
 from .models import Process
 from .readiness import REQUIRED_PARAMS
@@ -134,9 +135,10 @@ class ProcessManifest(BaseModel):
             self.plugins = base / self.plugins
             if not self.plugins.is_dir():
                 problems.append(Problem(("plugins",), "there is no such folder"))
+        find = Finder()
         for process in self.processes:
             try:
-                process.resolve_path(base)
+                process.resolve_path(base, find)
             except ValueError as error:
                 problems.append(Problem((*process.location, "path"), str(error)))
         raise_any(problems)

@@ -1,7 +1,7 @@
 """From what a manifest says to what its models read: variables, folders, replicas."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,10 @@ from runtime._problems import Location, Problem
 from .models import MOST_REPLICAS
 
 _REPLICA = "REPLICA"
+# What is checked in a moment, and runs on one host. Without it `replicas` would be a bomb.
+_MOST_PROCESSES = 2_000
+_MOST_VALUES = 200_000
+_TOO_MANY = f"there are more than {_MOST_PROCESSES} processes, replicas counted, or too large ones"
 _FIRST = ("base_directory", "env_file")  # the other values may depend on these
 
 
@@ -59,9 +63,14 @@ def prepare(data: object, folder: Path) -> Source:
     entries = rest.get("processes")
     origins: tuple[int, ...] = ()
     if isinstance(entries, list):
-        expanded = list(expand_replicas(entries))
-        rest["processes"] = [entry for _, entry in expanded]
-        origins = tuple(index for index, _ in expanded)
+        try:
+            expanded = expand_replicas(entries)
+        except ValueError as error:
+            problems.append(Problem(("processes",), str(error)))
+            unusable = (*unusable, ("processes",))
+        else:
+            rest["processes"] = [entry for _, entry in expanded]
+            origins = tuple(index for index, _ in expanded)
     return Source({**rest, **head}, tuple(problems), unusable, origins)
 
 
@@ -91,19 +100,33 @@ def _resolve_entries(
     ]
 
 
-def expand_replicas(entries: Sequence[object]) -> Iterator[tuple[int, object]]:
-    """Yield each entry with its index, one with ``replicas`` as often as it says.
+def expand_replicas(entries: Sequence[object]) -> list[tuple[int, object]]:
+    """Return each entry with its index, one with ``replicas`` as often as it says.
 
-    What is not right about such an entry is left for its model to refuse.
+    What is not right about such an entry is left for its model to refuse. Raises `ValueError` when
+    there would be too many of them.
     """
+    expanded: list[tuple[int, object]] = []
+    values = 0
     for index, entry in enumerate(entries):
         fields = _fields(entry)
         count, name = _count(fields.get("replicas")), fields.get("name")
         if count is None or not isinstance(name, str):
-            yield index, entry
+            expanded.append((index, entry))
             continue
-        for number in range(count):
-            yield index, _replica(fields, name, str(number))
+        values += count * _size(fields)
+        if len(expanded) + count > _MOST_PROCESSES or values > _MOST_VALUES:
+            raise ValueError(_TOO_MANY)
+        expanded += [(index, _replica(fields, name, str(number))) for number in range(count)]
+    if len(expanded) > _MOST_PROCESSES:
+        raise ValueError(_TOO_MANY)
+    return expanded
+
+
+def _size(value: object) -> int:
+    if isinstance(value, Mapping):
+        return 1 + sum(map(_size, value.values()))
+    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
 def _fields(entry: object) -> Mapping[str, object]:

@@ -23,7 +23,7 @@ from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 
-from ._executable import find_executable
+from ._executable import Finder
 from ._state import ProcessState, process_lifecycle
 from .hooks import call_plugin
 from .host import Host
@@ -217,7 +217,8 @@ class Process(BaseModel):
     def edges(self) -> list[Requirement]:
         """What each entry of `dependencies` asks for, in the order of the entries."""
         names = [entry if isinstance(entry, str) else entry.name for entry in self.dependencies]
-        return [Requirement(name, self._conditions.get(name, Condition.READY)) for name in names]
+        conditions = self._conditions
+        return [Requirement(name, conditions.get(name, Condition.READY)) for name in names]
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
@@ -227,10 +228,11 @@ class Process(BaseModel):
     def resolve_dependencies(self, known: Mapping[str, Sequence["Process"]]) -> None:
         """Put processes in the place of the names that are *known*, all replicas for an entry's."""
         resolved: dict[str, DependencyEntry] = {}
+        conditions = self._conditions
         for name, condition in ((edge.name, edge.condition) for edge in self.edges):
             for process in known.get(name, ()):
                 resolved.setdefault(process.name, process)
-                self._conditions.setdefault(process.name, condition)
+                conditions.setdefault(process.name, condition)
             if name not in known:
                 resolved.setdefault(name, name)
         self.dependencies = list(resolved.values())
@@ -275,12 +277,13 @@ class Process(BaseModel):
         """What it has printed lately, over all its generations."""
         return self._output
 
-    def resolve_path(self, base: Path) -> None:
+    def resolve_path(self, base: Path, find: Finder | None = None) -> None:
         """Make `path` absolute: a file below *base*, a wildcard's one match, or a name on PATH.
 
         Symbolic links stay, for a virtual environment's python is one. Raises `ValueError`.
         """
-        self.path, self._found_on_path = find_executable(self.path, base, self.env.get("PATH"))
+        find = find or Finder()
+        self.path, self._found_on_path = find.executable(self.path, base, self.env.get("PATH"))
 
     def resolve_folders(self, base: Path) -> None:
         """Make the working directory, and the path that readiness looks at, absolute."""
