@@ -14,7 +14,7 @@ from .models import MOST_REPLICAS
 
 _REPLICA = "REPLICA"
 # What is checked in a moment, and runs on one host. Without it `replicas` would be a bomb.
-_MOST_PROCESSES = 2_000
+_MOST_PROCESSES = 1_000
 _MOST_VALUES = 200_000
 _TOO_MANY = f"there are more than {_MOST_PROCESSES} processes, replicas counted, or too large ones"
 _FIRST = ("base_directory", "env_file")  # the other values may depend on these
