@@ -29,7 +29,8 @@ _STAND_INS: Mapping[str | int, Any] = {
 }
 # Without these nothing can be said of the rest: no path is known, or no process.
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
-_OTHER_SPELLINGS: Mapping[str | int, str] = {"affinity": "processor_affinity"}
+#: A field of a process by its other spelling.
+OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
 _WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
 
 
@@ -194,7 +195,7 @@ def _in_data(loc: Sequence[str | int], data: object) -> Location:
 
 def _spelled(step: str | int, here: object) -> str | int:
     """Return the key as the file spells it."""
-    other = _OTHER_SPELLINGS.get(step, step)
+    other = OTHER_SPELLINGS.get(str(step), step)
     return other if isinstance(here, Mapping) and other in here else step
 
 

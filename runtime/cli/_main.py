@@ -13,6 +13,14 @@ from runtime.guard import open_guard
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FLAGS = ("-h", "--help", "--version")
+_PATH = click.Path(path_type=Path)
+_output_option = click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it; default: standard output.",
+)
 
 
 class _Commands(click.Group):
@@ -29,17 +37,20 @@ class _Commands(click.Group):
 def cli() -> None:
     """Run several things together, as one tree.
 
-    `python -m runtime MANIFEST` is short for `python -m runtime run MANIFEST`.
+    `python -m runtime MANIFEST` is short for `python -m runtime run MANIFEST`, which a file needs
+    that is named like a command. `python -m runtime COMMAND --help` tells more of each.
 
     \b
     Examples:
       python -m runtime manifest.yaml
-      python -m runtime run --help       (what a run's exit status means, and its options)
+      python -m runtime check manifest.yaml
+      python -m runtime graph manifest.yaml --output graph.svg
+      python -m runtime schema --output manifest.schema.json
     """  # noqa: D301 - click reads the backspace
 
 
-@cli.command(no_args_is_help=True)
-@click.argument("manifest", type=click.Path(path_type=Path))
+@cli.command(no_args_is_help=True, short_help="Run a manifest, until Ctrl-C or its own end.")
+@click.argument("manifest", type=_PATH)
 @click.option("--keep", is_flag=True, help="Go on when all processes have ended.")
 @click.option(
     "--run-directory",
@@ -66,6 +77,72 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
             signal.signal(signum, _leave)
     # Only now, or the guard would carry it all as well.
     sys.exit(_late.command("run").run(manifest, keep, run_directory, guard))
+
+
+@cli.command(no_args_is_help=True, short_help="Say whether manifests are right.")
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=_PATH)
+def check(manifests: tuple[Path, ...]) -> None:
+    """Say whether each MANIFEST is right, as `run` would, and start nothing.
+
+    A line on standard output for each that is; for the others, every problem on standard error:
+    FILE:LINE: where in it: what is wrong. The exit status is 0 when all are right, else 2.
+
+    \b
+    Examples:
+      python -m runtime check manifest.yaml
+      python -m runtime check examples/*/manifest.yaml
+    """  # noqa: D301 - click reads the backspace
+    sys.exit(_late.command("check").check(manifests))
+
+
+@cli.command(no_args_is_help=True, short_help="Draw what waits for what.")
+@click.argument("manifest", type=_PATH)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["mermaid", "dot", "svg", "png", "pdf"]),
+    help="What to draw; default: what the ending of FILE says, else mermaid.",
+)
+@_output_option
+def graph(manifest: Path, format_name: str | None, output: Path | None) -> None:
+    """Draw what in MANIFEST waits for what.
+
+    An arrow leads from what is needed to what waits for it, and says for which condition if that
+    is not `ready`. Colours tell how a process becomes ready, outlines when it is restarted.
+    Mermaid and DOT are text; svg, png and pdf are drawn by Graphviz's program `dot`.
+
+    The exit status is 0, 2 when the manifest is wrong, and 1 when the graph cannot be drawn or
+    written.
+
+    \b
+    Examples:
+      python -m runtime graph manifest.yaml
+      python -m runtime graph manifest.yaml --format dot
+      python -m runtime graph manifest.yaml --output graph.svg
+    """  # noqa: D301 - click reads the backspace
+    sys.exit(_late.command("graph").graph(manifest, format_name, output))
+
+
+@cli.command(short_help="Print the JSON schema of manifests, for editors.")
+@_output_option
+def schema(output: Path | None) -> None:
+    """Print the JSON schema of manifests, by which editors complete, explain and check them.
+
+    The first line of a manifest that makes an editor use it:
+
+    \b
+      YAML   # yaml-language-server: $schema=./manifest.schema.json
+      TOML   #:schema ./manifest.schema.json
+      JSON   "$schema": "./manifest.schema.json",     (a key, after the first brace)
+
+    The exit status is 0, and 1 when FILE cannot be written.
+
+    \b
+    Examples:
+      python -m runtime schema --output manifest.schema.json
+      python -m runtime schema | less
+    """  # noqa: D301 - click reads the backspace
+    sys.exit(_late.command("schema").schema(output))
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's

@@ -10,9 +10,7 @@ from types import FrameType
 import click
 import trio
 
-from runtime._plugin_registry import check_plugins
 from runtime.guard import Guard
-from runtime.manifest import ManifestError, load_manifest
 from runtime.pilot import ProcessPilot
 from runtime.process import ProcessExitedError, ProcessManifest
 from runtime.process.host import Host
@@ -26,6 +24,7 @@ from runtime.run_directory import (
 from runtime.supervision.graph import Stage
 
 from ._console import Console
+from ._load import WRONG, load_or_tell
 from ._report import Report
 
 _FORCE_SIGNAL = signal.SIGQUIT
@@ -39,11 +38,9 @@ _LAST_WORDS_SEC = 1.0
 
 def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
     """Run *manifest* to its end and return the exit status."""
-    try:
-        loaded = load_manifest(manifest, check=check_plugins)
-    except ManifestError as error:
-        click.echo(error, err=True)
-        return 2
+    loaded = load_or_tell(manifest)
+    if loaded is None:
+        return WRONG
     try:
         folder = run_directory or loaded.run_directory or default_run_directory(manifest)
         with open_run_directory(

@@ -61,6 +61,14 @@ class ProcessManifest(BaseModel):
     plugins: Path | None = Field(
         default=None, description="Folder of Python files that define plugins."
     )
+    schema_address: str | None = Field(
+        default=None,
+        alias="$schema",
+        exclude=True,
+        repr=False,
+        description="Where an editor finds the schema of manifests; nothing here reads it.",
+        examples=["./manifest.schema.json"],
+    )
 
     @classmethod
     def from_json(cls, path: Path) -> Self:

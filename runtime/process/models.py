@@ -70,7 +70,7 @@ def _kind_of_entry(entry: object) -> str:
 DependencyEntry = Annotated[
     Annotated[UnitName, Tag("name")]
     | Annotated[Dependency, Tag("edge")]
-    | Annotated[InstanceOf["Process"], Tag("process")],
+    | Annotated[InstanceOf["Process"], Tag("process"), SkipJsonSchema()],  # in Python only
     Discriminator(_kind_of_entry),
 ]
 
