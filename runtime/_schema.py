@@ -4,6 +4,7 @@ It gives no false alarm: what the loader takes, it takes as well, numbers in quo
 in any place included. The rest (programs, folders, names, circles) only the loader can know.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -11,6 +12,7 @@ from pydantic_core import core_schema
 
 from runtime.manifest import OTHER_SPELLINGS
 from runtime.process import ProcessManifest
+from runtime.process.models import SHELL
 from runtime.process.readiness import REQUIRED_PARAMS
 
 _VARIABLE = r"\$\{"
@@ -71,19 +73,14 @@ def manifest_schema() -> dict[str, Any]:
         same = {**properties[name], "description": f"Another spelling of `{name}`."}
         process["properties"] = {**properties, other: same}
     process["description"] = "One program: what is to be run, and how."
+    process["required"] = [name for name in process["required"] if name != "path"]
+    process["anyOf"] = [{"required": ["path"]}, {"required": ["command"]}]
     process["allOf"] = [
         {
-            "if": {
-                "properties": {"ready_strategy": {"const": strategy}},
-                "required": ["ready_strategy"],
-            },
-            "then": {
-                "properties": {"ready_params": {"required": list(params)}},
-                "required": ["ready_params"],
-            },
-        }
-        for strategy, params in REQUIRED_PARAMS.items()
-        if params
+            "if": {"properties": {"command": {"type": "string"}}, "required": ["command"]},
+            "then": {"properties": {"path": {"const": SHELL}, "args": {"maxItems": 0}}},
+        },
+        *(_needs_params(strategy, params) for strategy, params in REQUIRED_PARAMS.items()),
     ]
     about = {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -93,3 +90,9 @@ def manifest_schema() -> dict[str, Any]:
     }
     definitions = made.pop("$defs")
     return {**about, **{k: v for k, v in made.items() if k not in about}, "$defs": definitions}
+
+
+def _needs_params(strategy: str, params: Sequence[str]) -> JsonSchemaValue:
+    named = {"properties": {"ready_strategy": {"const": strategy}}, "required": ["ready_strategy"]}
+    given = {"properties": {"ready_params": {"required": list(params)}}}
+    return {"if": named, "then": {**given, "required": ["ready_params"]} if params else True}

@@ -48,11 +48,17 @@ RESTARTS: Mapping[RestartWhen, _Outline] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A process, as far as it is shown."""
+    """An entry of the manifest, as far as it is shown; *count* is that of its replicas."""
 
     name: str
+    count: int
     readiness: str
     restarts: RestartWhen
+
+    @property
+    def label(self) -> str:
+        """What is written into it."""
+        return self.name if self.count == 1 else f"{self.name} \N{MULTIPLICATION SIGN}{self.count}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +90,22 @@ class Drawing:
 
 def draw(manifest: ProcessManifest) -> Drawing:
     """Return what is to be drawn of *manifest*."""
-    return Drawing(
-        nodes=tuple(
-            Node(process.name, _readiness(process), process.restart_policy.when)
-            for process in manifest.processes
-        ),
-        edges=tuple(
-            Edge(requirement.name, process.name, requirement.condition)
-            for process in manifest.processes
-            for requirement in process.requirements
-        ),
+    entries: dict[str, list[Process]] = {}
+    for process in manifest.processes:
+        entries.setdefault(process.replica_of or process.name, []).append(process)
+    entry_of = {p.name: name for name, replicas in entries.items() for p in replicas}
+    edges = (
+        Edge(entry_of[requirement.name], name, requirement.condition)
+        for name, replicas in entries.items()
+        for process in replicas
+        for requirement in process.requirements
     )
+    nodes = (
+        Node(name, len(replicas), _readiness(first), first.restart_policy.when)
+        for name, replicas in entries.items()
+        for first in replicas[:1]
+    )
+    return Drawing(tuple(nodes), tuple(dict.fromkeys(edges)))
 
 
 def _readiness(process: Process) -> str:
@@ -115,7 +126,7 @@ def to_mermaid(drawing: Drawing) -> str:
     number = {node.name: index for index, node in enumerate(drawing.nodes)}
     lines = ["flowchart LR"]
     lines += [
-        f"    n{number[node.name]}{_mermaid_box(node.name, node.restarts)}:::{node.readiness}"
+        f"    n{number[node.name]}{_mermaid_box(node.label, node.restarts)}:::{node.readiness}"
         for node in drawing.nodes
     ]
     for edge in drawing.edges:
@@ -168,7 +179,7 @@ def to_dot(drawing: Drawing) -> str:
         f"    edge [{font}, fontsize=11];",
     ]
     lines += [
-        _dot_node(node.name, node.name, node.restarts, FILLS[node.readiness])
+        _dot_node(node.name, node.label, node.restarts, FILLS[node.readiness])
         for node in drawing.nodes
     ]
     for edge in drawing.edges:

@@ -38,7 +38,8 @@ def cli() -> None:
     """Run several things together, as one tree.
 
     `python -m runtime MANIFEST` is short for `python -m runtime run MANIFEST`, which a file needs
-    that is named like a command. `python -m runtime COMMAND --help` tells more of each.
+    that is named like a command. `python -m runtime COMMAND --help` tells more of each, and its
+    exit status.
 
     \b
     Examples:

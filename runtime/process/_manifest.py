@@ -33,33 +33,46 @@ class ProcessManifest(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    processes: list[Process] = Field(min_length=1, description="The processes to run.")
+    processes: list[Process] = Field(
+        min_length=1,
+        description="The processes to run, in any order.",
+        examples=[[{"name": "web", "path": "python3", "args": ["-m", "http.server"]}]],
+    )
     control_server: str | None = Field(
-        default=None, description="Name of the control server, from a plugin."
+        default=None,
+        description="Name of a control server that a plugin provides; unset: none.",
+        examples=["http"],
     )
     kill_timeout: Seconds = Field(
         default=5.0, description="Seconds to wait after SIGKILL before a survivor is named."
     )
     base_directory: Path | None = Field(
-        default=None, description="Where relative paths start; unset: the manifest's own folder."
+        default=None,
+        description="Where relative paths start; unset: the manifest's own folder.",
+        examples=["/srv/shop"],
     )
     stop_within_sec: float = Field(
         default=30.0,
         gt=0,
         allow_inf_nan=False,
         description="Seconds within which the whole tree has stopped.",
+        examples=[60],
     )
     run_directory: Path | None = Field(
-        default=None, description="Folder of the lock; unset: one per manifest, made for it."
+        default=None,
+        description="Folder of the lock; unset: one per manifest, made for it.",
+        examples=["/run/shop"],
     )
-
     env_file: Path | None = Field(
         default=None,
         description="File of NAME=value lines: for ${NAME} in the manifest, and in the environment"
-        " of every process; our own environment wins over it.",
+        " of every process; our own environment wins over it. Unset: none.",
+        examples=[".env"],
     )
     plugins: Path | None = Field(
-        default=None, description="Folder of Python files that define plugins."
+        default=None,
+        description="Folder of Python files that define plugins; unset: none.",
+        examples=["plugins"],
     )
     schema_address: str | None = Field(
         default=None,

@@ -70,7 +70,7 @@ def _kind_of_entry(entry: object) -> str:
 DependencyEntry = Annotated[
     Annotated[UnitName, Tag("name")]
     | Annotated[Dependency, Tag("edge")]
-    | Annotated[InstanceOf["Process"], Tag("process"), SkipJsonSchema()],  # in Python only
+    | Annotated[SkipJsonSchema[InstanceOf["Process"]], Tag("process")],  # in Python only
     Discriminator(_kind_of_entry),
 ]
 
@@ -86,56 +86,97 @@ class Process(BaseModel):
         extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
-    name: UnitName = Field(description="The name of the process.")
-    working_directory: Path | None = Field(
-        default=None, description="Where it runs; unset: the folder of the executable."
+    name: UnitName = Field(
+        description="Its name; no other process has it, and no slash is in it.",
+        examples=["api"],
     )
-    path: Path = Field(description="The executable: a path, or a bare name to look up on PATH.")
-    args: list[Text] = Field(default=[], description="The arguments, handed over without a shell.")
+    working_directory: Path | None = Field(
+        default=None,
+        description="Where it runs; unset: the folder of the executable, or the base directory for"
+        " a name found on PATH.",
+        examples=["data"],
+    )
+    path: Path = Field(
+        description="The executable: a path, a wildcard with one match, or a name to look up on"
+        " PATH.",
+        examples=["bin/server", "python3"],
+    )
+    args: list[Text] = Field(
+        default=[],
+        description="The arguments, handed over without a shell; unset: none.",
+        examples=[["-m", "shop.api"]],
+    )
     command_line: CommandLine | None = Field(
         default=None,
         alias="command",
-        description="A line for the shell, /bin/sh, in place of `path` and `args`.",
+        description="A line for the shell, /bin/sh, in place of `path` and `args`; unset: those.",
+        examples=["umask 077; exec bin/server"],
     )
     env: dict[VariableName, Text] = Field(
-        default_factory=dict, description="Variables, merged over the runtime's own environment."
+        default_factory=dict,
+        description="Variables, merged over the runtime's own environment; unset: just that.",
+        examples=[{"LOG_LEVEL": "debug"}],
     )
     timeout: Seconds | None = Field(
         default=5.0,
         description="Seconds between the stop signal and SIGKILL; null: what the stop has left.",
+        examples=[30],
     )
     shutdown_strategy: Literal["restart", "do_not_restart", "shutdown_everything"] | None = Field(
-        default="restart", description="What follows its end, unless `restart` says otherwise."
+        default="restart",
+        description="What follows its end, unless `restart` says otherwise: a restart, nothing, or"
+        " the stop of the whole tree.",
     )
     dependencies: list[DependencyEntry] = Field(
         default=[],
         repr=False,  # the whole graph would unfold
-        description="The units that must be ready, or meet a condition, before.",
+        description="What must be ready, or meet another condition, before it starts: names, or"
+        " {name, condition}; unset: nothing.",
+        examples=[["db", {"name": "migrate", "condition": "completed_successfully"}]],
     )
-    lifecycle_hooks: list[str] = Field(default=[], description="Names of hooks, from plugins.")
+    lifecycle_hooks: list[str] = Field(
+        default=[],
+        description="Names of hooks that plugins provide; unset: none.",
+        examples=[["announce"]],
+    )
     stat_handlers: list[str] = Field(
-        default=[], description="Names of statistics handlers, from plugins."
+        default=[],
+        description="Names of statistics handlers that plugins provide; unset: none.",
+        examples=[["export"]],
     )
     ready_strategy: str | None = Field(
-        default=None, description="How readiness is checked; unset: ready once it is spawned."
+        default=None,
+        description="How readiness is checked, by a built-in check or a plugin's; unset: ready"
+        " once it is spawned.",
+        examples=list(STRATEGIES),
     )
     affinity: list[int] | None = Field(
-        default=None, description="The logical CPUs that it may run on; unset: all."
+        default=None,
+        description="The logical CPUs that it may run on, numbered from 0; unset: all.",
+        examples=[[0, 1]],
     )
     ready_timeout_sec: Seconds = Field(
-        default=5.0, description="Seconds within which it must be ready."
+        default=5.0,
+        description="Seconds within which it must be ready; else it has failed, and is stopped.",
+        examples=[60],
     )
     ready_params: dict[str, Any] = Field(
-        default_factory=dict, description="Parameters of the readiness check."
+        default_factory=dict,
+        description="What `ready_strategy` needs, such as the port of tcp; unset: nothing.",
+        examples=[{"port": 5432}, {"path": "run/ready"}],
     )
     restart: RestartSpec | None = Field(
-        default=None, description="When and how it is restarted; unset: by `shutdown_strategy`."
+        default=None,
+        description="When and how it is restarted; unset: by `shutdown_strategy`.",
+        examples=[{"when": "failure", "max_restarts": 10}],
     )
     restart_dependents: bool = Field(
         default=False, description="Whether its restarts restart what depends on it."
     )
     stop_signal: SignalName = Field(
-        default="SIGTERM", description="The signal that asks the process group to stop."
+        default="SIGTERM",
+        description="The signal that asks the process group to stop.",
+        examples=["SIGINT"],
     )
     replicas: int | None = Field(
         default=None,
@@ -143,6 +184,7 @@ class Process(BaseModel):
         le=MOST_REPLICAS,
         description="So many of it run, named NAME-0, NAME-1 …, each with its number as REPLICA"
         " in its environment and as ${REPLICA} in its fields; unset: just one, named NAME.",
+        examples=[3],
     )
     replica_of: SkipJsonSchema[str | None] = Field(
         default=None, description="The entry that it is a replica of; set when that is expanded."

@@ -44,7 +44,10 @@ class Dependency(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
-    name: UnitName = Field(description="The unit that is waited for.")
+    name: UnitName = Field(
+        description="The unit that is waited for.",
+        examples=["db"],
+    )
     condition: Condition = Field(
         default=Condition.READY, description="What is waited for in that unit."
     )
@@ -60,21 +63,34 @@ class RestartSpec(BaseModel):
     )
     delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
     factor: float = Field(
-        default=2.0, ge=1, allow_inf_nan=False, description="Growth of the delay."
+        default=2.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Growth of the delay from one restart to the next: 2 doubles it.",
     )
-    max_delay_sec: Seconds = Field(default=30.0, description="Seconds that the delay grows to.")
+    max_delay_sec: Seconds = Field(
+        default=30.0, description="Seconds that the delay grows to at most."
+    )
     jitter: float = Field(
-        default=0.0, ge=0, le=1, description="Up to this share of the delay is added at random."
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the delay, 0 to 1, up to which a random part is added to it.",
+        examples=[0.2],
     )
     forgive_after_sec: Seconds = Field(
         default=60.0, description="Seconds of being ready after which the delays begin anew."
     )
     max_restarts: int | None = Field(
-        default=None, ge=0, description="Restarts before it is given up; unset: no limit."
+        default=None,
+        ge=0,
+        description="Restarts before it is given up; unset: no limit.",
+        examples=[10],
     )
     window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         default=None,
         description="Seconds within which restarts are counted; unset: since it was forgiven.",
+        examples=[300],
     )
 
     @model_validator(mode="after")

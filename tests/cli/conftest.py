@@ -330,6 +330,40 @@ def open_site(folder: Path) -> Generator[Site]:
         site.close()
 
 
+class Ask:
+    """Calls a command that runs nothing, in *folder*, and returns how it ended and what it said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(
+        self, *arguments: str | Path, env: Mapping[str, str] = _NOTHING
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "runtime", *arguments],
+            check=False,
+            cwd=self.folder,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(self.folder), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=LIMIT_SEC,
+        )
+
+    def write(self, *processes: Mapping[str, Any], name: str = "m.yaml", **settings: Any) -> Path:
+        """Return the path of a manifest that says this, with a shell as the program of each."""
+        path = self.folder / name
+        entries = [{"path": "sh", **process} for process in processes]
+        path.write_text(json.dumps({**settings, "processes": entries}))
+        return path
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """Commands that run nothing, called in a folder of the test's own."""
+    return Ask(tmp_path)
+
+
 OpenSite = Callable[[], AbstractContextManager[Site]]
 
 

@@ -100,7 +100,15 @@ def test_the_guard_carries_nothing_of_what_the_runtime_needs(site: Site) -> None
     assert program.wait() == 0
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        *([name, "--help"] for name in ("run", "check", "graph", "schema")),
+    ],
+    ids=" ".join,
+)
 def test_a_question_is_answered_without_loading_the_runtime(
     site: Site, arguments: list[str]
 ) -> None:

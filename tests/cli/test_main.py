@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +46,63 @@ def test_the_help_of_run_tells_exit_statuses_and_gives_examples(arguments: list[
     assert "128 + n for signal n" in text
     for option in ("--keep", "--run-directory", "--no-guard"):
         assert option in text
+
+
+@pytest.mark.parametrize(
+    ("command", "example", "exit_status"),
+    [
+        ("check", "check manifest.yaml", "The exit status is 0 when all are right, else 2"),
+        ("graph", "graph manifest.yaml --output graph.svg", "2 when the manifest is wrong, and 1"),
+        ("schema", "schema --output manifest.schema.json", "and 1 when FILE cannot be written"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_the_help_of_a_tool_gives_examples_and_its_exit_status(
+    command: str, example: str, exit_status: str, option: str
+) -> None:
+    status, text = ask(command, option)
+    assert status == 0
+    assert f"python -m runtime {example}" in text.partition("Examples: ")[2]
+    assert exit_status in text
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("check", ()),
+        ("check", ("--keep", "m.yaml")),
+        ("graph", ()),
+        ("graph", ("m.yaml", "b.yaml")),
+        ("graph", ("m.yaml", "--format", "jpeg")),
+        ("graph", ("m.yaml", "--output", "g.x")),
+        ("graph", ("m.yaml", "--output", os.curdir)),
+        ("schema", ("m.yaml",)),
+        ("schema", ("--outptu", "x")),
+    ],
+)
+def test_a_wrong_use_is_told_with_the_usage(command: str, arguments: tuple[str, ...]) -> None:
+    status, text = ask(command, *arguments)
+    assert status == 2
+    assert text.startswith(f"Usage: python -m runtime {command} [OPTIONS]")
+
+
+def test_a_file_that_is_named_like_a_command_needs_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("check").write_text("processes: [{name: a, path: sh, tiemout: 1}]")
+    answers = [
+        subprocess.run(
+            [sys.executable, "-m", "runtime", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        for arguments in (["run", "check"], ["./check"])
+    ]
+    assert [answer.returncode for answer in answers] == [2, 2]
+    for answer in answers:
+        assert answer.stderr.startswith("check:1: processes.a.tiemout: unknown key")
 
 
 def test_the_version_is_the_distributions() -> None:
