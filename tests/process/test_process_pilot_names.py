@@ -129,6 +129,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "run_directory": None,
         "env_file": None,
         "plugins": None,
+        "schema_address": None,
     },
 }
 STATS = [
