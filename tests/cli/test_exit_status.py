@@ -106,7 +106,7 @@ IMPOSSIBLE = [
 ]
 MISSPELT = [
     "processes.odd.timeuot: unknown key; did you mean 'timeout'?",
-    "processes.odd.args.0: input should be a valid string",
+    "processes.odd.args.0: must be text; put it in quotes",
 ]
 
 
