@@ -34,6 +34,11 @@ def rich() -> tuple[ModuleType, ModuleType]:
     return importlib.import_module("rich.console"), importlib.import_module("rich.table")
 
 
+def tomllib() -> ModuleType:
+    """Return tomllib, for a manifest in TOML."""
+    return importlib.import_module("tomllib")
+
+
 def command(name: str) -> ModuleType:
     """Return the module behind a command of the command line; `run` forks its guard before."""
     return importlib.import_module(f"runtime.cli._{name}")
