@@ -2,5 +2,4 @@
 
 from ._document import Document as Document
 from ._document import DocumentError as DocumentError
-from ._document import Location as Location
 from ._read import read_document as read_document

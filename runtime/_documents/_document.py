@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from runtime._problems import Location
+
 DEEPEST: Final = 100
 MOST_VALUES: Final = 100_000  # keys are counted as well
 LONGEST_NUMBER: Final = 100  # as text; what it stands for is finite as a float, whatever its base
@@ -14,8 +16,6 @@ TOO_LONG_A_NUMBER: Final = (
     f"is a number of more than {LONGEST_NUMBER} characters; put it in quotes if it is text"
 )
 EMPTY: Final = "is empty"
-
-Location = tuple[str | int, ...]
 
 #: A line; and for a mapping or a list also the places of what is in it, by key or by index.
 Place: TypeAlias = "int | tuple[int, dict[str | int, Place]]"

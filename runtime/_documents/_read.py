@@ -6,7 +6,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._document import Document, DocumentError, Location
+from runtime._problems import Location
+
+from ._document import Document, DocumentError
 from ._toml import read_toml
 from ._yaml import read_yaml
 

@@ -37,6 +37,8 @@ def explain(error: yaml.YAMLError, text: str) -> tuple[int, str]:
         for words, problem in _OPEN_UNTIL.items():
             if error.context == words:
                 return context.line + 1, problem
+        if error.context == "while parsing a flow node":
+            return mark.line + 1, "a [ or { is not closed where the text ends"
     if context is not None and error.context == "while scanning a simple key":
         mark = context
     if error.problem == "exceeded maximum nesting depth":

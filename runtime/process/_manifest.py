@@ -89,6 +89,11 @@ class ProcessManifest(BaseModel):
         return cls.from_yaml(path)
 
     @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Load a manifest from a TOML file; relative paths start at its folder."""
+        return cls.from_yaml(path)
+
+    @classmethod
     def from_yaml(cls, path: Path) -> Self:
         """Load a manifest from a YAML file; relative paths start at its folder."""
         path = Path(path)

@@ -18,6 +18,7 @@ _MOST_PROCESSES = 1_000
 _MOST_VALUES = 200_000
 _TOO_MANY = f"there are more than {_MOST_PROCESSES} processes, replicas counted, or too large ones"
 _FIRST = ("base_directory", "env_file")  # the other values may depend on these
+_FOR_ANCHORS = "x-"  # such keys are for what others refer to, and say nothing themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def prepare(data: object, folder: Path) -> Source:
         if key == "processes" and isinstance(value, list)
         else interpolate(value, variables, missing, (key,))
         for key, value in data.items()
-        if key not in head
+        if key not in head and not (isinstance(key, str) and key.startswith(_FOR_ANCHORS))
     }
     unusable = tuple(where for where, _ in (*problems, *missing))
     # What is not set may be so because the file could not be read.
