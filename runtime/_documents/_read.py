@@ -1,12 +1,8 @@
 """Reads a file: what is no regular file, too large or no text is refused before it is parsed."""
 
 import os
-import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
-
-from runtime._problems import Location
 
 from ._document import Document, DocumentError
 from ._toml import read_toml
@@ -14,8 +10,6 @@ from ._yaml import read_yaml
 
 _LARGEST_MB = 10
 _LARGEST = _LARGEST_MB * 1024 * 1024
-# How U+0000 is written in one of the three formats, or what looks like it.
-_NUL = re.compile(r"\\(?:0|x00|u0000|U0{8})")
 
 
 def read_document(path: Path) -> Document:
@@ -30,12 +24,8 @@ def read_document(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DocumentError(path, line, "is no text in UTF-8") from error
-    document = (read_toml if path.suffix.lower() == ".toml" else read_yaml)(path, text)
-    if _NUL.search(text):
-        for location in _places_of_nul(document.data, ()):
-            problem = "has the character U+0000 in it, which no program can be given"
-            raise DocumentError(path, document.line(location), problem)
-    return document
+    read = read_toml if path.suffix.lower() == ".toml" else read_yaml
+    return read(path, text)
 
 
 def _read(path: Path) -> bytes:
@@ -64,14 +54,3 @@ def _check_kind(path: Path, status: os.stat_result) -> None:
         raise DocumentError(path, 0, "is no regular file; only those are read")
     if status.st_size > _LARGEST:
         raise DocumentError(path, 0, f"is larger than {_LARGEST_MB} MB")
-
-
-def _places_of_nul(data: object, at: Location) -> Iterator[Location]:
-    if isinstance(data, str):
-        if "\0" in data:
-            yield at
-    elif isinstance(data, dict | list):
-        for step, each in data.items() if isinstance(data, dict) else enumerate(data):
-            if isinstance(step, str) and "\0" in step:
-                yield (*at, step)
-            yield from _places_of_nul(each, (*at, step))

@@ -144,8 +144,8 @@ def test_keys_for_anchors_are_no_part_of_a_manifest(tmp_path: Path) -> None:
 
 # --- json -----------------------------------------------------------------------------------------
 
-# U+0000 is refused; YAML's readers end a key that is not marked as one after 1,024 bytes.
-text_values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+# A key that is longer than 1,024 bytes has to be marked as one in YAML.
+text_values = st.text(st.characters(exclude_categories=["Cs"]))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats() | text_values,
     lambda children: (
@@ -409,6 +409,14 @@ def test_every_line_of_a_toml_document_is_right(
 # --- what is no document --------------------------------------------------------------------------
 
 
+def assert_told(read: Any, name: str, text: str | bytes, line: int, problem: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read(text, name)
+    assert caught.value.problem.startswith(problem)
+    assert str(caught.value).startswith(f"{caught.value.path}:{line}: {problem}")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "problem"),
     [
@@ -463,8 +471,6 @@ def test_every_line_of_a_toml_document_is_right(
         ("a: b".encode("utf-32-le"), 1, "has the character U+0000 in it, which is no text"),
         (b"\x7fELF\x02\x01\x01\0\0\0", 1, "has the character U+007F in it, which is no text"),
         (b"a: b\nb: c\0c", 2, "has the character U+0000 in it, which is no text"),
-        ('a: b\nc: [x, "d\\0"]', 2, "has the character U+0000 in it, which no program can be"),
-        ('a: b\nc: {"d\\x00": 1}', 2, "has the character U+0000 in it, which no program can be"),
         ("a: &x [*x]", 1, "the alias *x stands inside of what it stands for"),
         ("a: &x {b: {<<: *x}}", 1, "the alias *x stands inside of what it stands for"),
     ],
@@ -472,11 +478,7 @@ def test_every_line_of_a_toml_document_is_right(
 def test_what_is_no_document_is_told_with_its_line(
     read: Any, text: str | bytes, line: int, problem: str
 ) -> None:
-    with pytest.raises(DocumentError) as caught:
-        read(text)
-    assert caught.value.problem.startswith(problem)
-    assert str(caught.value).startswith(f"{caught.value.path}:{line}: {problem}")
-    assert "\n" not in str(caught.value)
+    assert_told(read, "x.yaml", text, line, problem)
 
 
 @pytest.mark.parametrize(
@@ -516,17 +518,12 @@ def test_a_remedy_is_told_where_there_is_one(read: Any, text: str, remedy: str) 
         ("".join(f"k{n}.a = 1\n" for n in range(60_000)), 1, "has more than 100000 keys and"),
         (b"a = 1\nb = '\xff'", 2, "is no text in UTF-8"),
         (b"a = 1\nb = '\0'", 2, "found invalid character '\\x00'"),
-        ('a = 1\nb = ["\\u0000"]', 2, "has the character U+0000 in it, which no program can be"),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(
     read: Any, text: str | bytes, line: int, problem: str
 ) -> None:
-    with pytest.raises(DocumentError) as caught:
-        read(text, "x.toml")
-    assert caught.value.problem.startswith(problem)
-    assert str(caught.value).startswith(f"{caught.value.path}:{line}: {problem}")
-    assert "\n" not in str(caught.value)
+    assert_told(read, "x.toml", text, line, problem)
 
 
 def test_values_that_no_manifest_has_a_use_for_are_values(read: Any) -> None:

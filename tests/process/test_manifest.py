@@ -276,7 +276,7 @@ def test_each_problem_has_its_line_and_place_in_json(
         ("- processes", "1: must be a mapping of keys to values"),
         ("hello", "1: must be a mapping of keys to values"),
         ("", "1: is empty"),
-        ("processes: [", "2: while parsing a flow node did not find expected node content"),
+        ("processes: [", "2: a [ or { is not closed where the text ends"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_told_in_one_line(tell: Tell, text: str, line: str) -> None:
