@@ -15,9 +15,9 @@ PUBLIC = {
         *("current_unit", "load_manifest", "open_guard"),
     },
     "runtime.process": {
-        *("Dependency", "NotReadyError", "Process", "ProcessError", "ProcessExitedError"),
-        *("ProcessManifest", "ProcessRuntimeInfo", "ProcessState", "ProcessStats"),
-        *("ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
+        *("Dependency", "LogSpec", "NotReadyError", "Process", "ProcessError"),
+        *("ProcessExitedError", "ProcessManifest", "ProcessRuntimeInfo", "ProcessState"),
+        *("ProcessStats", "ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
     },
     "runtime.plugin": {
         *("ControlServer", "ControlServerType", "LifecycleHookType", "Plugin"),

@@ -10,6 +10,7 @@ from ._state import ProcessState as ProcessState
 from .models import Process as Process
 from .models import ProcessStatus as ProcessStatus
 from .specs import Dependency as Dependency
+from .specs import LogSpec as LogSpec
 from .specs import RestartSpec as RestartSpec
 from .stats import ProcessRuntimeInfo as ProcessRuntimeInfo
 from .stats import ProcessStats as ProcessStats

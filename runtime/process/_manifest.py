@@ -15,6 +15,7 @@ from runtime.supervision.graph import Condition, start_order
 from runtime.supervision.restart import RestartWhen
 
 from ._executable import Finder
+from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
 from .readiness import REQUIRED_PARAMS
@@ -122,6 +123,7 @@ class ProcessManifest(BaseModel):
             self.validate_ready_config,
             self.validate_cpu_affinity,
             self.set_working_directory,
+            self.validate_logs,
         )
         for step in steps:
             try:
@@ -266,6 +268,11 @@ class ProcessManifest(BaseModel):
                 location = (*process.location, "working_directory")
                 problems.append(Problem(location, "there is no such folder"))
         raise_any(problems)
+        return self
+
+    def validate_logs(self) -> Self:
+        """Check that every log can be written, and that no two processes write to one file."""
+        raise_any(list(find_log_problems(self.processes)))
         return self
 
 

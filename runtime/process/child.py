@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import final
 
@@ -17,6 +17,7 @@ from runtime.supervision.unit import UnitHandle
 from ._exceptions import SurvivorsError
 from .family import Family, wait_gone
 from .host import Host
+from .logfile import LogFile
 from .output import Output, read_lines
 from .spawn import Command, Spawned, spawn
 
@@ -138,9 +139,17 @@ class Child:
 
 @asynccontextmanager
 async def open_child(
-    command: Command, host: Host, output: Output, plan: StopPlan, unit: UnitHandle
+    command: Command,
+    host: Host,
+    output: Output,
+    plan: StopPlan,
+    unit: UnitHandle,
+    *,
+    log: LogFile | None = None,
 ) -> AsyncGenerator[Child]:
     """Run *command* exactly as long as the block lasts, its output read to the end.
+
+    When the block is left, *log* has written what was read.
 
     Leaving the block, for whatever reason, stops the child and all that descends from it, shielded
     and within the budget of *unit*. Raises `SpawnError`, and `SurvivorsError` when something
@@ -153,6 +162,7 @@ async def open_child(
         async with (
             trio.lowlevel.FdStream(spawned.stdout) as stdout,
             trio.lowlevel.FdStream(spawned.stderr) as stderr,
+            log.open(unit) if log is not None else nullcontext(),
             trio.open_nursery() as readers,
         ):
             # The readers outlive a cancellation, for the child may have something to say while it

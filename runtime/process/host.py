@@ -35,8 +35,9 @@ class Host:
     otherwise the ancestors' other children are asked. *echo* is called with the name and the new
     lines of a process, whenever it prints some; it must not block.
 
-    Spawning, checks and plugins have limiters of their own, because Trio's default one is shared
-    with everything else in threads: blocking plugins must never delay a spawn.
+    Spawning, checks, plugins and log files have limiters of their own, because Trio's default one
+    is shared with everything else in threads: blocking plugins must never delay a spawn, nor one
+    disk that hangs the log files on another.
     """
 
     tree_id: str = field(default_factory=lambda: token_hex(8))
@@ -47,6 +48,7 @@ class Host:
     spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
+    logs: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
 
     def marker(self, unit: str) -> dict[str, str]:
         """Return the variables that tell every descendant's unit and tree."""

@@ -33,6 +33,7 @@ from .readiness import STRATEGIES, wait_ready
 from .specs import (
     CommandLine,
     Dependency,
+    LogSpec,
     RestartSpec,
     Seconds,
     SignalName,
@@ -189,6 +190,9 @@ class Process(BaseModel):
     replica_of: SkipJsonSchema[str | None] = Field(
         default=None, description="The entry that it is a replica of; set when that is expanded."
     )
+    log: LogSpec | None = Field(
+        default=None, description="A file that gets what it prints as well; unset: none."
+    )
 
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
     _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
@@ -328,7 +332,9 @@ class Process(BaseModel):
         self.path, self._found_on_path = find.executable(self.path, base, self.env.get("PATH"))
 
     def resolve_folders(self, base: Path) -> None:
-        """Make the working directory, and the path that readiness looks at, absolute."""
+        """Make absolute: the working directory, the log, the path that readiness looks at."""
+        if self.log is not None:
+            self.log = self.log.model_copy(update={"file": base / self.log.file})
         if self.working_directory is not None:
             self.working_directory = base / self.working_directory
         else:

@@ -29,6 +29,8 @@ class Output:
     """The newest lines of one process, over all its generations, and whoever wants each line."""
 
     def __init__(self, echo: Callable[[Sequence[Line]], None] | None = None) -> None:
+        #: Takes each line for the log file; like *echo* it must not block.
+        self.log: Callable[[Sequence[Line]], None] | None = None
         self.lines: Journal[Line] = Journal(
             _LINES_KEPT, weight_limit=_CHARACTERS_KEPT, weigh=lambda line: len(line.text)
         )
@@ -40,6 +42,8 @@ class Output:
             self.lines.append(line)
         if lines and self.echo is not None:
             self.echo(lines)
+        if lines and self.log is not None:
+            self.log(lines)
 
 
 class LineSplitter:

@@ -1,6 +1,7 @@
 """What a manifest may say of a process in blocks of their own, and the types that fields share."""
 
 import signal
+from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -37,6 +38,14 @@ def _variable_name(name: str) -> str:
 Text = Annotated[str, AfterValidator(_without_nul)]
 CommandLine = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 VariableName = Annotated[Text, AfterValidator(_variable_name)]
+
+
+def _path_without_nul(path: Path) -> Path:
+    _without_nul(str(path))
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_path_without_nul)]
 
 
 class Dependency(BaseModel):
@@ -102,3 +111,28 @@ class RestartSpec(BaseModel):
     def to_policy(self) -> RestartPolicy:
         """Return the same for the supervisor."""
         return RestartPolicy(**self.model_dump())
+
+
+class LogSpec(BaseModel):
+    """A file that gets what a process prints, and the older files beside it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    file: FilePath = Field(
+        description="The file, relative to the base directory; its folders are made at the start."
+    )
+    max_mb: float = Field(
+        default=50.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Size in MiB at which it becomes FILE.1, FILE.1 becomes FILE.2, and so on.",
+    )
+    keep: int = Field(
+        default=5,
+        ge=0,
+        le=999_999_999,
+        description="How many older files are kept beside it; 0: it just starts anew.",
+    )
+    timestamps: bool = Field(
+        default=False, description="Whether each line begins with its time, in UTC (ISO 8601)."
+    )

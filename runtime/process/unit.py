@@ -19,6 +19,7 @@ from ._exceptions import (
 from .child import Child, StopPlan, open_child
 from .hooks import call_plugin
 from .host import Host
+from .logfile import LogFile
 from .models import Process, ProcessHookType
 from .popen import PopenView
 from .spawn import Command
@@ -38,6 +39,10 @@ class _Run:
     def __init__(self, process: Process, host: Host) -> None:
         self._process, self._host = process, host
         self._generation = 0
+        self._log: LogFile | None = None
+        if process.log is not None:
+            self._log = LogFile(process.log, host.logs)
+            process.output.log = self._log.add
         self._survivors: list[Member] = []
 
     async def __call__(self, *, task_status: UnitHandle) -> None:
@@ -52,7 +57,7 @@ class _Run:
         failure: ProcessError | None = None
         try:
             async with open_child(
-                self._command(), self._host, process.output, plan, task_status
+                self._command(), self._host, process.output, plan, task_status, log=self._log
             ) as child:
                 process.note_spawned(child.pid)
                 await call_hooks(process, PopenView(child), "post_start", self._host)
