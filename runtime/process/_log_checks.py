@@ -32,7 +32,7 @@ def find_log_problems(processes: Sequence[Process]) -> Iterator[Problem]:
         for each in {_place(log.file), Path(real)}:
             current, number = current_of(each)
             other, others = by_place.get(current, (process, log))
-            if other is not process and number <= others.keep:
+            if other is not process and 0 < number <= others.keep:
                 what = f"{other.name!r} gives this name to an older file of its log"
                 yield Problem(here, f"{what}, and keeps {others.keep} of them; choose another")
 

@@ -8,6 +8,7 @@ is slow, full or away is left out, and the file says so in that place.
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -32,6 +33,7 @@ _RETRY_SEC = 1.0
 _CALM_SEC = 5.0
 # How long the end of a process waits until its last lines are in the file.
 _FLUSH_SEC = 5.0
+_NOTICEABLE_SEC = 0.05
 _MB = 1024 * 1024
 
 
@@ -62,6 +64,13 @@ class Trouble:
         return "is written again" + (f"; {missing} lines are missing in it" if missing else "")
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Lines on their way to the file; *data* is what of them is not there yet."""
+
+    data: bytes
+
+
 @final
 class LogFile:
     """Writes the lines of one process, over all its generations, to the file of its *spec*.
@@ -77,12 +86,12 @@ class LogFile:
         self._trouble = Trouble()
         self._waiting = bytearray()
         self._left_out = 0
-        # What is being written. A thread may hang in that and be left behind; what it holds keeps
-        # every other one away until it comes back. The loop never waits for it.
-        self._batch = b""
+        # A thread may hang in a write and be left behind. The lock, which the loop never waits for,
+        # keeps every other one away until it comes back, and it knows no batch but its own.
+        self._batch = _Batch(b"")
         self._alone = threading.Lock()
         self._failure = ""
-        self._writing_since: float | None = None
+        self._asked_to_end = inf
         self._more, self._plenty, self._closing = trio.Event(), trio.Event(), trio.Event()
 
     def add(self, lines: Sequence[Line]) -> None:
@@ -123,6 +132,7 @@ class LogFile:
             try:
                 yield
             finally:
+                self._asked_to_end = trio.current_time()
                 for event in (self._closing, self._more, self._plenty):
                     event.set()
                 with unit.budget.final(_FLUSH_SEC):
@@ -149,35 +159,34 @@ class LogFile:
 
     def _take(self) -> bool:
         """Make a batch of what waits, when there is none yet; return whether there is one."""
-        if self._batch or not (self._waiting or self._left_out):
-            return bool(self._batch)
+        if self._batch.data or not (self._waiting or self._left_out):
+            return bool(self._batch.data)
         if not self._closing.is_set():
             self._more, self._plenty = trio.Event(), trio.Event()
         if self._left_out:
             stamp = f"{_stamp(datetime.now(UTC).timestamp())} " if self._timestamps else ""
             self._waiting += f"{stamp}[{self._left_out} lines are missing here]\n".encode()
-        self._batch, self._waiting, self._left_out = bytes(self._waiting), bytearray(), 0
+        self._batch = _Batch(bytes(self._waiting))
+        self._waiting, self._left_out = bytearray(), 0
         return True
 
     async def _write(self) -> None:
-        self._writing_since = trio.current_time()
         self._failure = await trio.to_thread.run_sync(
-            self._append, limiter=self._limiter, abandon_on_cancel=True
+            self._append, self._batch, limiter=self._limiter, abandon_on_cancel=True
         )
-        self._writing_since = None
         if self._failure:
             what = f"cannot be written: {self._failure}; it is tried again"
             self._tell(self._trouble.happen(what, trio.current_time()))
         else:
             self._tell(self._trouble.pass_over(trio.current_time()))
 
-    def _append(self) -> str:
-        """Write the batch, in a worker thread; return what was wrong with that."""
+    def _append(self, batch: _Batch) -> str:
+        """Write *batch*, in a worker thread; return what was wrong with that."""
         if not self._alone.acquire(blocking=False):
             return "an earlier write hangs"
         try:
-            self._batch, error = append_lines(
-                self._path, self._batch, most_bytes=self._most_bytes, keep=self._keep
+            batch.data, error = append_lines(
+                self._path, batch.data, most_bytes=self._most_bytes, keep=self._keep
             )
         finally:
             self._alone.release()
@@ -198,17 +207,13 @@ class LogFile:
 
     def _part(self, *, cut_off: bool) -> None:
         """Tell what is not in the file when a generation of the process is over."""
-        why = self._failure
-        if cut_off and self._writing_since is not None:
-            waited = trio.current_time() - self._writing_since
-            why = f"a write that has not come back for {waited:.1f} s held up the end"
-        elif cut_off:
-            why = "the stop left no time to write them"
-        count = self._batch.count(b"\n") + self._waiting.count(b"\n") + self._left_out
+        waited = trio.current_time() - self._asked_to_end
+        why = f"a write was waited for, {waited:.1f} s, in vain" if cut_off else self._failure
+        count = self._batch.data.count(b"\n") + self._waiting.count(b"\n") + self._left_out
         if count:
             self._tell(f"does not have the last {count} lines: {why}")
-        elif why:
-            self._tell(f"may not be written: {why}")
+        elif cut_off and waited > _NOTICEABLE_SEC:
+            self._tell(f"has held up the end: {why}")
         else:
             self._tell(self._trouble.pass_over(inf))
 

@@ -24,6 +24,7 @@ from runtime.pilot import ProcessPilot
 from runtime.process import ProcessManifest
 from runtime.process.child import Child, StopPlan, open_child
 from runtime.process.host import Host
+from runtime.process.logfile import LogFile
 from runtime.process.output import Output
 from runtime.process.spawn import Command
 from runtime.supervision.budget import StopBudget
@@ -155,6 +156,7 @@ class Room:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.host, self.output, self.handle = folder, Host(), Output(), Handle()
+        self.log: LogFile | None = None
 
     def command(self, *argv: object, **fields: Any) -> Command:
         env = {**os.environ, **self.host.marker("p")}
@@ -171,7 +173,9 @@ class Room:
         self, command: Command, *, stop_within_sec: float | None = None, **plan: Any
     ) -> AbstractAsyncContextManager[Child]:
         self.handle = Handle(stop_within_sec)
-        return open_child(command, self.host, self.output, StopPlan(**plan), self.handle)
+        return open_child(
+            command, self.host, self.output, StopPlan(**plan), self.handle, log=self.log
+        )
 
     def lines(self, stream: str = "stdout") -> list[str]:
         return [e.item.text for e in self.output.lines.tail() if e.item.stream == stream]

@@ -79,6 +79,31 @@ async def test_cancelled_at_any_step_no_child_is_left_and_every_state_is_at_rest
     assert list_marked() == []
 
 
+@pytest.mark.usefixtures("fds_kept")
+@pytest.mark.parametrize("steps", [*range(1, 60), *range(60, LIFE_IN_STEPS, 7)])
+async def test_cancelled_at_any_step_what_was_printed_is_in_the_log_and_its_writer_is_gone(
+    make_pilot: Any, sh: Any, tmp_path: Path, steps: int
+) -> None:
+    again = {"restart": {"when": "always", "delay_sec": 0.001, "factor": 1}}
+    pilot = make_pilot(
+        sh(f"echo up; {SLEEP}", log={"file": "a/p.log"}),
+        sh("echo crash; exit 1", name="crash", log={"file": "b/crash.log", "keep": 0}, **again),
+    )
+    with trio.CancelScope() as scope:
+        instrument = CancelAfter(steps, scope)
+        trio.lowlevel.add_instrument(instrument)
+        async with pilot:
+            await trio.sleep_forever()
+    trio.lowlevel.remove_instrument(instrument)
+    assert scope.cancelled_caught
+    assert_at_rest(pilot)
+    for process in pilot.get_manifest_processes():
+        printed = [f"{entry.item.text}\n" for entry in process.output.lines.tail()]
+        written = process.log.file.read_text() if process.log.file.exists() else ""
+        assert written == "".join(printed)
+    assert pilot._host.logs.borrowed_tokens == 0  # no thread of a writer's is left
+
+
 async def test_the_steps_reach_from_the_first_spawn_to_a_restart(make_pilot: Any, sh: Any) -> None:
     """What the test before would not be worth much without."""
     again = {"restart": {"when": "always", "delay_sec": 0.001, "factor": 1}}
