@@ -61,7 +61,7 @@ class Trouble:
             return ""
         missing = self._missing
         self._told, self._missing, self.calm_at = set(), 0, inf
-        return "is written again" + (f"; {missing} lines are missing in it" if missing else "")
+        return "is written again" + (f"; lines missing in it: {missing}" if missing else "")
 
 
 @dataclass(slots=True)
@@ -165,7 +165,7 @@ class LogFile:
             self._more, self._plenty = trio.Event(), trio.Event()
         if self._left_out:
             stamp = f"{_stamp(datetime.now(UTC).timestamp())} " if self._timestamps else ""
-            self._waiting += f"{stamp}[{self._left_out} lines are missing here]\n".encode()
+            self._waiting += f"{stamp}[lines missing here: {self._left_out}]\n".encode()
         self._batch = _Batch(bytes(self._waiting))
         self._waiting, self._left_out = bytearray(), 0
         return True
@@ -211,10 +211,10 @@ class LogFile:
         why = f"a write was waited for, {waited:.1f} s, in vain" if cut_off else self._failure
         count = self._batch.data.count(b"\n") + self._waiting.count(b"\n") + self._left_out
         if count:
-            self._tell(f"does not have the last {count} lines: {why}")
+            self._tell(f"does not have its last lines, {count} of them: {why}")
         elif cut_off and waited > _NOTICEABLE_SEC:
             self._tell(f"has held up the end: {why}")
-        else:
+        elif not why:
             self._tell(self._trouble.pass_over(inf))
 
     def _tell(self, what: str) -> None:

@@ -21,8 +21,8 @@ def test_the_marker_names_the_tree_and_the_unit() -> None:
 def test_each_tree_has_an_id_and_limits_of_its_own() -> None:
     one, other = Host(), Host()
     assert one.tree_id != other.tree_id
-    limiters = [one.spawning, one.checks, one.plugins, other.spawning, other.checks, other.plugins]
-    assert len(set(map(id, limiters))) == 6
+    names = ("spawning", "checks", "plugins", "logs")
+    assert len({id(getattr(host, name)) for host in (one, other) for name in names}) == 8
 
 
 async def test_without_a_guard_an_orphan_is_found_among_the_other_children_of_our_ancestors(

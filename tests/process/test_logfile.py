@@ -247,13 +247,12 @@ async def test_a_flood_on_a_slow_disk_loses_lines_and_neither_the_count_nor_the_
             await look.line(logged.room.output, f"{MANY - 1:099}")
             grown = look.rss_mb() - before
     lines = logged.lines
-    gaps = [line for line in lines if line.endswith("lines are missing here]")]
-    (gap,) = gaps
-    missing = int(gap.removeprefix("[").split()[0])
+    (gap,) = (line for line in lines if line.startswith("[lines missing here: "))
+    missing = int(gap.rstrip("]").split()[-1])
     assert lines.index(gap) == len(lines) - 1  # in its place: what came after it was left out, too
     assert lines[:-1] == [f"{number:099}" for number in range(MANY - missing)]
     assert missing > MANY / 2
-    assert logged.notes == [TOO_SLOW, f"is written again; {missing} lines are missing in it"]
+    assert logged.notes == [TOO_SLOW, f"is written again; lines missing in it: {missing}"]
     assert grown < 20  # MiB, of the 30 that were printed; 8 at most are the log's
 
 
@@ -315,12 +314,20 @@ async def test_what_is_not_in_the_file_at_the_end_is_counted_and_written_by_the_
     await logged.run(logged.room.sh("echo one; echo two"))
     assert logged.notes == [
         "cannot be written: Is a directory; it is tried again",
-        "does not have the last 2 lines: Is a directory",
+        "does not have its last lines, 2 of them: Is a directory",
     ]
     logged.path.rmdir()
     await logged.run(logged.room.sh("echo three"))
     assert logged.lines == ["one", "two", "three"]
     assert logged.notes == ["is written again"]
+
+
+async def test_a_file_that_was_never_written_is_not_said_to_be_written_again(
+    logged: Logged,
+) -> None:
+    logged.path.mkdir(parents=True)
+    await logged.run(logged.room.sh("exit 0"))
+    assert logged.notes == ["cannot be written: Is a directory; it is tried again"]
 
 
 @pytest.mark.parametrize("lines", [0, 2])
@@ -330,7 +337,7 @@ async def test_a_stop_waits_for_the_log_as_long_as_the_budget_lets_it_and_names_
     with logged.busy():
         await logged.run(logged.room.sh("echo line\n" * lines), stop_within_sec=0.1)
     (note,) = logged.notes
-    words = "does not have the last 2 lines" if lines else "has held up the end"
+    words = "does not have its last lines, 2 of them" if lines else "has held up the end"
     assert re.fullmatch(rf"{words}: a write was waited for, \d+\.\d s, in vain", note)
 
 
@@ -357,7 +364,7 @@ async def test_a_write_that_hangs_is_left_behind_and_never_joined_by_a_second_on
     monkeypatch.setattr(logfile, "append_lines", disk.append)
     await logged.run(logged.room.sh("echo one"), stop_within_sec=0.1)
     assert disk.entered.is_set()
-    assert re.match(r"does not have the last 1 lines: a write was waited for", logged.notes[-1])
+    assert logged.notes[-1].startswith("does not have its last lines, 1 of them: a write was ")
     async with logged.room.open(logged.room.sh("echo two; read -r line < gate")):
         await look.true(lambda: logged.notes)
         assert logged.notes == ["cannot be written: an earlier write hangs; it is tried again"]
@@ -374,7 +381,7 @@ async def test_a_stop_that_has_no_time_left_says_what_was_not_written(logged: Lo
             await child.wait_exit()
             logged.room.log.add([Line("stdout", "late", 0.0)])
     assert logged.notes == [
-        "does not have the last 1 lines: a write was waited for, 0.0 s, in vain"
+        "does not have its last lines, 1 of them: a write was waited for, 0.0 s, in vain"
     ]
 
 
@@ -409,7 +416,7 @@ def test_a_trouble_is_told_once_and_its_end_when_all_has_been_well_for_a_while()
     assert trouble.happen("is slow", 12.0, missing=4) == "is slow"
     assert trouble.calm_at == 17.0
     assert trouble.pass_over(16.9) == ""
-    assert trouble.pass_over(17.0) == "is written again; 7 lines are missing in it"
+    assert trouble.pass_over(17.0) == "is written again; lines missing in it: 7"
     assert trouble.pass_over(inf) == ""
     assert trouble.happen("is full", 20.0) == "is full"
     assert trouble.pass_over(inf) == "is written again"
