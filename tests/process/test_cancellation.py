@@ -54,6 +54,16 @@ def assert_at_rest(pilot: ProcessPilot) -> None:
         assert pilot.supervisor.status(process.name).stage in {Stage.IDLE, Stage.FAILED, Stage.HELD}
 
 
+async def cancel_after(steps: int, pilot: ProcessPilot) -> None:
+    with trio.CancelScope() as scope:
+        instrument = CancelAfter(steps, scope)
+        trio.lowlevel.add_instrument(instrument)
+        async with pilot:
+            await trio.sleep_forever()
+    trio.lowlevel.remove_instrument(instrument)
+    assert scope.cancelled_caught
+
+
 @pytest.mark.usefixtures("fds_kept")
 @pytest.mark.parametrize("steps", [*range(1, 40), *range(40, LIFE_IN_STEPS, 7)])
 async def test_cancelled_at_any_step_no_child_is_left_and_every_state_is_at_rest(
@@ -68,13 +78,7 @@ async def test_cancelled_at_any_step_no_child_is_left_and_every_state_is_at_rest
         options={"ready_check_interval": 0.001},
     )
     pilot.register_plugins([Hooks()])
-    with trio.CancelScope() as scope:
-        instrument = CancelAfter(steps, scope)
-        trio.lowlevel.add_instrument(instrument)
-        async with pilot:
-            await trio.sleep_forever()
-    trio.lowlevel.remove_instrument(instrument)
-    assert scope.cancelled_caught
+    await cancel_after(steps, pilot)
     assert_at_rest(pilot)
     assert list_marked() == []
 
@@ -89,13 +93,7 @@ async def test_cancelled_at_any_step_what_was_printed_is_in_the_log_and_its_writ
         sh(f"echo up; {SLEEP}", log={"file": "a/p.log"}),
         sh("echo crash; exit 1", name="crash", log={"file": "b/crash.log", "keep": 0}, **again),
     )
-    with trio.CancelScope() as scope:
-        instrument = CancelAfter(steps, scope)
-        trio.lowlevel.add_instrument(instrument)
-        async with pilot:
-            await trio.sleep_forever()
-    trio.lowlevel.remove_instrument(instrument)
-    assert scope.cancelled_caught
+    await cancel_after(steps, pilot)
     assert_at_rest(pilot)
     for process in pilot.get_manifest_processes():
         printed = [f"{entry.item.text}\n" for entry in process.output.lines.tail()]

@@ -6,8 +6,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from itertools import groupby
 from math import inf
 from pathlib import Path
@@ -91,13 +91,17 @@ class Logged:
         self.room.log = LogFile(LogSpec(file=self.path, **fields), self.limiter)
         self.room.output.log = self.room.log.add
 
-    async def run(self, command: Any, **fields: Any) -> None:
-        async with self.room.open(command, **fields) as child:
+    async def run(self, command: Any, *, stop_at_end_sec: float | None = None) -> None:
+        """Run to the end of the program and of its output; then there is so much time left."""
+        async with self.room.open(command) as child:
             await child.wait_exit()
+            if stop_at_end_sec is not None:
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                self.room.handle.budget.begin(stop_at_end_sec)
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        self.limiter.acquire_on_behalf_of_nowait(self)
+    @asynccontextmanager
+    async def busy(self) -> AsyncGenerator[None]:
+        await self.limiter.acquire_on_behalf_of(self)
         try:
             yield
         finally:
@@ -188,6 +192,7 @@ async def test_a_restart_and_a_second_runtime_go_on_in_the_same_file(
 ) -> None:
     for _ in range(2):
         async with make_pilot(sh(f"echo up; {SLEEP}", **LOG)) as pilot:
+            await look.line(pilot.get_process_by_name("p").output, "up")
             os.kill(pilot.get_running_process("p").pid, signal.SIGKILL)
             await look.generation(pilot, "p", 2)
             await look.true(lambda: printed(pilot) == ["up", "up"])
@@ -241,11 +246,10 @@ async def test_a_flood_on_a_slow_disk_loses_lines_and_neither_the_count_nor_the_
     logged: Logged, look: Any
 ) -> None:
     before = look.rss_mb()
-    async with logged.room.open(logged.room.py(FLOOD, MANY)) as child:
-        with logged.busy():
-            assert await child.wait_exit() == 0  # it is not held up
-            await look.line(logged.room.output, f"{MANY - 1:099}")
-            grown = look.rss_mb() - before
+    async with logged.room.open(logged.room.py(FLOOD, MANY)) as child, logged.busy():
+        assert await child.wait_exit() == 0  # it is not held up
+        await look.line(logged.room.output, f"{MANY - 1:099}")
+        grown = look.rss_mb() - before
     lines = logged.lines
     (gap,) = (line for line in lines if line.startswith("[lines missing here: "))
     missing = int(gap.rstrip("]").split()[-1])
@@ -262,7 +266,7 @@ async def test_a_gap_is_told_where_it_is_and_the_lines_after_it_are_there(
     logged.set_up(timestamps=True)
     script = f"{FLOOD}\nprint('all', flush=True)\nopen('gate').read(1)\nprint('more')"
     async with logged.room.open(logged.room.py(script, 50_000)) as child:
-        with logged.busy():
+        async with logged.busy():
             await look.line(logged.room.output, "all")
         await look.true(lambda: logged.limiter.borrowed_tokens == 0)
         await look.true(lambda: any("missing" in line for line in logged.lines[-1:]))
@@ -334,8 +338,8 @@ async def test_a_file_that_was_never_written_is_not_said_to_be_written_again(
 async def test_a_stop_waits_for_the_log_as_long_as_the_budget_lets_it_and_names_it(
     logged: Logged, lines: int
 ) -> None:
-    with logged.busy():
-        await logged.run(logged.room.sh("echo line\n" * lines), stop_within_sec=0.1)
+    async with logged.busy():
+        await logged.run(logged.room.sh("echo line\n" * lines + "exit"), stop_at_end_sec=0.3)
     (note,) = logged.notes
     words = "does not have its last lines, 2 of them" if lines else "has held up the end"
     assert re.fullmatch(rf"{words}: a write was waited for, \d+\.\d s, in vain", note)
@@ -362,7 +366,7 @@ async def test_a_write_that_hangs_is_left_behind_and_never_joined_by_a_second_on
     logged.limiter.total_tokens = 10
     disk = HangingDisk()
     monkeypatch.setattr(logfile, "append_lines", disk.append)
-    await logged.run(logged.room.sh("echo one"), stop_within_sec=0.1)
+    await logged.run(logged.room.sh("echo one"), stop_at_end_sec=0.3)
     assert disk.entered.is_set()
     assert logged.notes[-1].startswith("does not have its last lines, 1 of them: a write was ")
     async with logged.room.open(logged.room.sh("echo two; read -r line < gate")):
@@ -376,18 +380,16 @@ async def test_a_write_that_hangs_is_left_behind_and_never_joined_by_a_second_on
 
 
 async def test_a_stop_that_has_no_time_left_says_what_was_not_written(logged: Logged) -> None:
-    with logged.busy():
-        async with logged.room.open(logged.room.sh("exit 0"), stop_within_sec=0.0) as child:
-            await child.wait_exit()
-            logged.room.log.add([Line("stdout", "late", 0.0)])
+    async with logged.busy():
+        await logged.run(logged.room.sh("echo late"), stop_at_end_sec=0.0)
     assert logged.notes == [
         "does not have its last lines, 1 of them: a write was waited for, 0.0 s, in vain"
     ]
 
 
 async def test_a_stop_that_nobody_had_to_wait_for_says_nothing(logged: Logged) -> None:
-    with logged.busy():
-        await logged.run(logged.room.sh("exit 0"), stop_within_sec=0.0)
+    async with logged.busy():
+        await logged.run(logged.room.sh("exit 0"), stop_at_end_sec=0.0)
     assert logged.notes == []
 
 
