@@ -18,6 +18,7 @@ from ._executable import Finder
 from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
+from .privileges import Rights
 from .readiness import REQUIRED_PARAMS
 from .specs import Seconds
 
@@ -122,6 +123,7 @@ class ProcessManifest(BaseModel):
             self.order_dependencies,
             self.validate_ready_config,
             self.validate_cpu_affinity,
+            self.validate_privileges,
             self.set_working_directory,
             self.validate_logs,
         )
@@ -253,6 +255,18 @@ class ProcessManifest(BaseModel):
                 if not 0 <= cpu < count
             ]
         raise_any(problems)
+        return self
+
+    def validate_privileges(self) -> Self:
+        """Check that users and groups exist, and that we may give what each process asks for."""
+        rights = Rights.ours()
+        raise_any(
+            [
+                Problem((*process.location, *where), message)
+                for process in self.processes
+                for where, message in process.resolve_privileges(rights)
+            ]
+        )
         return self
 
     def set_working_directory(self) -> Self:

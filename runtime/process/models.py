@@ -29,15 +29,20 @@ from .hooks import call_plugin
 from .host import Host
 from .output import Output
 from .popen import PopenView
+from .privileges import Privileges, Rights, Wishes, decide
 from .readiness import STRATEGIES, wait_ready
 from .specs import (
+    Account,
     CommandLine,
     Dependency,
     LogSpec,
     RestartSpec,
+    Rlimit,
+    RlimitName,
     Seconds,
     SignalName,
     Text,
+    Umask,
     UnitName,
     VariableName,
 )
@@ -193,6 +198,30 @@ class Process(BaseModel):
     log: LogSpec | None = Field(
         default=None, description="A file that gets what it prints as well; unset: none."
     )
+    user: Account = Field(
+        default=None, description="The user that it runs as, a name or a uid; unset: as we do."
+    )
+    group: Account = Field(
+        default=None,
+        description="Its group, a name or a gid; unset: that of `user`, and without one ours.",
+    )
+    umask: Umask | None = Field(
+        default=None,
+        description='What its new files are denied, as octal digits: "027"; unset: as with us.',
+        examples=["027"],
+    )
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
+        default=None,
+        description="Its nice value, -20 (runs first) to 19 (runs last); unset: as with us.",
+    )
+    rlimits: dict[RlimitName, Rlimit] = Field(
+        default_factory=dict,
+        description=(
+            "Its limits, named as in setrlimit(2) and in the units there (bytes, seconds, numbers):"
+            ' one for soft and hard, or [soft, hard], each may be "unlimited"; unset: as with us.'
+        ),
+        examples=[{"nofile": 4096, "core": 0, "nproc": [100, 200]}],
+    )
 
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
     _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
@@ -203,6 +232,7 @@ class Process(BaseModel):
     _pid: int = PrivateAttr(default=0)
     _return_code: int | None = PrivateAttr(default=None)
     _found_on_path: bool = PrivateAttr(default=False)
+    _privileges: Privileges | None = PrivateAttr(default=None)
     _hooks: dict[ProcessHookType, list[LifecycleHookType]] = PrivateAttr(default_factory=_no_hooks)
     _stat_handlers: list[StatHandlerType] = PrivateAttr(default_factory=list)
     _ready_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
@@ -343,9 +373,27 @@ class Process(BaseModel):
         if self.ready_strategy in STRATEGIES and "path" in self.ready_params:
             self.ready_params["path"] = str(base / str(self.ready_params["path"]))
 
+    @property
+    def privileges(self) -> Privileges | None:
+        """What it takes on when it starts, decided by `resolve_privileges`; None for nothing."""
+        return self._privileges
+
+    def resolve_privileges(self, rights: Rights) -> list[tuple[Location, str]]:
+        """Look up the user and all else that it is given; return what one with *rights* may not."""
+        wishes = Wishes(
+            user=self.user,
+            group=self.group,
+            umask=self.umask,
+            nice=self.nice,
+            rlimits=self.rlimits,
+        )
+        self._privileges, problems = decide(wishes, rights)
+        return problems
+
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the child gets."""
-        return {**self._shared_env, **os.environ, **self.env, **marker}
+        account = self._privileges.variables if self._privileges is not None else {}
+        return {**self._shared_env, **os.environ, **account, **self.env, **marker}
 
     def share_env(self, variables: Mapping[str, str]) -> None:
         """Take the variables of the manifest's ``env_file``: all others win over them."""

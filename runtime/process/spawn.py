@@ -1,6 +1,7 @@
 """The one place that starts a program."""
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,11 @@ import trio
 
 from ._exceptions import SpawnError
 from .host import Host
+from .privileges import Privileges
+
+# From the start of the shim until it has become the program; what takes longer hangs.
+_SHIM_MS = 10_000
+_LONGEST_REPORT = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +28,7 @@ class Command:
     working_directory: Path | None
     env: Mapping[str, str]
     affinity: Sequence[int] | None = None
+    privileges: Privileges | None = None
 
 
 @dataclass(slots=True)
@@ -51,7 +58,10 @@ def _spawn(command: Command) -> Spawned:
     try:
         stdout, childs_stdout = _open_pipe(opened)
         stderr, childs_stderr = _open_pipe(opened)
-        popen = _start(command, childs_stdout, childs_stderr)
+        if command.privileges is None:
+            popen = _start(command, command.argv, childs_stdout, childs_stderr)
+        else:
+            popen = _start_by_shim(command, command.privileges, childs_stdout, childs_stderr)
         pidfd = _open_pidfd(popen)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument, and the like
         for fd in opened:
@@ -80,7 +90,29 @@ def _open_pidfd(popen: subprocess.Popen[bytes]) -> int:
         raise
 
 
-def _start(command: Command, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+def _start_by_shim(
+    command: Command, privileges: Privileges, stdout: int, stderr: int
+) -> subprocess.Popen[bytes]:
+    """Start the shim, and return once it has become the program."""
+    pipe, shims_pipe = os.pipe()
+    with os.fdopen(pipe, "rb", buffering=0) as reports:
+        with os.fdopen(shims_pipe, "wb"):
+            argv = privileges.shim(command.argv, command.working_directory, command.env, shims_pipe)
+            popen = _start(command, argv, stdout, stderr, shims_pipe)
+        poll = select.poll()
+        poll.register(reports, select.POLLIN)
+        in_time = poll.poll(_SHIM_MS)
+        report = reports.read(_LONGEST_REPORT) if in_time else b"path\0hangs before it is executed"
+    if report:
+        os.killpg(popen.pid, signal.SIGKILL)
+        popen.wait()
+        raise privileges.failure(report.decode(), command.argv[0], command.working_directory)
+    return popen
+
+
+def _start(
+    command: Command, argv: Sequence[str], stdout: int, stderr: int, shims_pipe: int | None = None
+) -> subprocess.Popen[bytes]:
     # A child inherits the affinity of the thread that forks it. So it has its own from its first
     # instruction, without code of ours between fork and exec.
     before = None
@@ -89,13 +121,14 @@ def _start(command: Command, stdout: int, stderr: int) -> subprocess.Popen[bytes
         os.sched_setaffinity(0, command.affinity)
     try:
         return subprocess.Popen(
-            list(command.argv),
-            cwd=command.working_directory,
+            list(argv),
+            cwd=command.working_directory if shims_pipe is None else None,
             env=dict(command.env),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            pass_fds=() if shims_pipe is None else (shims_pipe,),
         )
     finally:
         if before is not None:

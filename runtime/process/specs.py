@@ -1,11 +1,21 @@
 """What a manifest may say of a process in blocks of their own, and the types that fields share."""
 
+import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
+from runtime._problems import did_you_mean
 from runtime.supervision.graph import Condition
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 
@@ -38,6 +48,94 @@ def _variable_name(name: str) -> str:
 Text = Annotated[str, AfterValidator(_without_nul)]
 CommandLine = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 VariableName = Annotated[Text, AfterValidator(_variable_name)]
+
+HIGHEST_ID = 2**32 - 2  #: of a user or group; the one above it means none
+
+
+def _account(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise ValueError("must be a name or a number")  # noqa: TRY004 - pydantic tells ValueErrors
+    if isinstance(value, int) and not 0 <= value <= HIGHEST_ID:
+        raise ValueError(f"there is no such number; it goes from 0 to {HIGHEST_ID}")
+    return None if value == "" else value
+
+
+#: A name or a number; "" is nobody, for that is what ``${NAME:-}`` says.
+Account = Annotated[str | int | None, BeforeValidator(_account, json_schema_input_type=str | int)]
+
+_HIGHEST_UMASK = 0o777
+_OCTAL = set("01234567")
+
+
+def _umask(value: object) -> object:
+    if isinstance(value, str):
+        digits = value.strip().removeprefix("0o")
+        if not digits or set(digits) - _OCTAL:
+            raise ValueError('must be octal digits, such as "027"')
+        value = int(digits[-20:], 8)
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError('must be octal digits in quotes, such as "027"')  # noqa: TRY004
+    elif value > 7 and not set(str(value)) - _OCTAL and set(f"{value:o}") - set("027"):
+        # YAML 1.1 has read 027 as octal already, which is 23, and JSON has no octal numbers. What
+        # is one of the usual masks by its value is taken to be that; 22, 27 and 77 are not.
+        meant = [n for n in (int(str(value), 8), value) if n <= _HIGHEST_UMASK]
+        if meant:
+            remedies = " or ".join(f'"{n:03o}"' for n in meant)
+            raise ValueError(f"{value} is ambiguous; write octal digits in quotes: {remedies}")
+    if not 0 <= value <= _HIGHEST_UMASK:
+        raise ValueError(f'is out of range, which is "000" to "{_HIGHEST_UMASK:o}"')
+    return value
+
+
+Umask = Annotated[
+    int,
+    BeforeValidator(_umask, json_schema_input_type=str | int),
+    PlainSerializer(lambda value: f"{value:03o}", return_type=str),
+]
+
+#: The limits that there are here, as a manifest calls them. (OFILE is an old name of NOFILE.)
+RLIMITS = {
+    name.removeprefix("RLIMIT_").lower(): getattr(resource, name)
+    for name in sorted(vars(resource))
+    if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
+
+
+def _known_rlimit(name: str) -> str:
+    if name not in RLIMITS:
+        hint = did_you_mean(name.lower().removeprefix("rlimit_"), RLIMITS)
+        raise ValueError(f"there is no such limit{hint or '; there are ' + ', '.join(RLIMITS)}")
+    return name
+
+
+Limit = Annotated[int, Field(ge=0)] | Literal["unlimited"]
+
+
+def _rlimit(value: object) -> tuple[Limit, Limit]:
+    pair = list(value) if isinstance(value, list | tuple) else [value, value]
+    if len(pair) != 2:
+        raise ValueError("a pair has two limits, [soft, hard]")
+    soft, hard = map(_one_rlimit, pair)
+    if hard != "unlimited" and (soft == "unlimited" or soft > hard):
+        raise ValueError(f"the soft limit {soft} is above the hard one, {hard}")
+    return soft, hard
+
+
+def _one_rlimit(value: object) -> Limit:
+    if value == "unlimited":
+        return "unlimited"
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError('must be a whole number, "unlimited", or a pair of these: [soft, hard]')
+    return value
+
+
+Rlimit = Annotated[
+    tuple[Limit, Limit],
+    BeforeValidator(_rlimit, json_schema_input_type=Limit | tuple[Limit, Limit]),
+]
+RlimitName = Annotated[str, AfterValidator(_known_rlimit)]
 
 
 def _path_without_nul(path: Path) -> Path:

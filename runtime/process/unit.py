@@ -113,6 +113,7 @@ class _Run:
             working_directory=process.working_directory,
             env=process.merged_env(self._host.marker(process.name)),
             affinity=process.affinity,
+            privileges=process.privileges,
         )
 
     def _not_ready(self) -> NotReadyError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 import trio
 
-from runtime.process import SpawnError
+from runtime.process import Process, SpawnError
+from runtime.process.privileges import Privileges, Rights
 from runtime.process.spawn import _spawn, spawn
 
 needs_two_cpus = pytest.mark.skipif(
@@ -221,3 +223,39 @@ async def test_a_host_that_ignores_the_ends_of_children_is_told_so(room: Any) ->
             await room.run(room.sh("exit 0"))
     finally:
         signal.signal(signal.SIGCHLD, before)
+
+
+# --- another user, a priority, limits -------------------------------------------------------------
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start as another user")
+NOBODY = pwd.getpwnam("nobody")
+
+
+def given(**wishes: Any) -> Privileges:
+    """Return what an entry of a manifest with these fields is given."""
+    process = Process(name="p", path=Path("/bin/sh"), **wishes)
+    assert process.resolve_privileges(Rights.ours()) == []
+    assert process.privileges is not None
+    return process.privileges
+
+
+def read_ids(pid: int) -> dict[str, list[int]]:
+    """Return the numbers of user, group and further groups as the kernel keeps them."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return {key: [int(n) for n in fields[key].split()] for key in ("Uid", "Gid", "Groups")}
+
+
+@as_root
+async def test_a_program_runs_as_another_user_in_all_respects(room: Any, look: Any) -> None:
+    wishes = given(user="nobody")
+    command = room.sh("id -u; exec sleep 60", working_directory=Path("/"), privileges=wishes)
+    async with room.open(command) as child:
+        await look.line(room.output, str(NOBODY.pw_uid))
+        assert read_ids(child.pid) == {
+            "Uid": [NOBODY.pw_uid] * 4,
+            "Gid": [NOBODY.pw_gid] * 4,
+            "Groups": sorted(os.getgrouplist("nobody", NOBODY.pw_gid)),
+        }
+    assert child.returncode == -signal.SIGTERM  # it could be stopped
