@@ -1,8 +1,10 @@
 """The command `run`: manifest, lock, and then the tree. It is imported below the guard only."""
 
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -34,6 +36,7 @@ _LISTENED = (*_STOP_SIGNALS, _FORCE_SIGNAL)
 # Without its guard the runtime has to be gone within a second, the search for leftovers included.
 _WITHOUT_GUARD_SEC = 0.7
 _LAST_WORDS_SEC = 1.0
+_MOST_OPEN_FILES = 2**20
 
 
 def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
@@ -70,9 +73,11 @@ class _Tree:
     ) -> None:
         self._directory, self._guard = directory, guard
         self._console = Console([process.name for process in manifest.processes])
-        host = Host(tree_id=directory.tree_id, echo=self._console.echo)
+        host = Host(
+            tree_id=directory.tree_id, echo=self._console.echo, open_files=_raise_open_files()
+        )
         if guard is not None and guard.subreaper:
-            host = Host(tree_id=directory.tree_id, echo=self._console.echo, orphans=guard.orphans)
+            host = replace(host, orphans=guard.orphans)
         self._pilot = ProcessPilot(manifest, host=host, keep=keep)
         self._report = Report(self._pilot, self._console)
         self._supervisor = self._pilot.supervisor
@@ -151,6 +156,19 @@ class _Tree:
         bad = [s for s in self._supervisor.statuses() if s.stage in (Stage.FAILED, Stage.HELD)]
         failed = [s for s in bad if s.stage is Stage.FAILED]
         return _exit_status(failed[0].error) if failed else int(bool(bad))
+
+
+def _raise_open_files() -> tuple[int, int] | None:
+    """Let us open as many files as we may; return the limits before, None where they are as before.
+
+    Each child costs three descriptors, and the usual limit is there for those who use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return soft, hard
 
 
 def _handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:

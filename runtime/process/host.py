@@ -35,6 +35,9 @@ class Host:
     otherwise the ancestors' other children are asked. *echo* is called with the name and the new
     lines of a process, whenever it prints some; it must not block.
 
+    *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
+    down; unset, they inherit ours.
+
     Spawning, checks, plugins and log files have limiters of their own, because Trio's default one
     is shared with everything else in threads: blocking plugins must never delay a spawn, nor one
     disk that hangs the log files on another.
@@ -45,6 +48,7 @@ class Host:
     echo: Callable[[str, Sequence[Line]], None] | None = None
     kill_timeout: float = 5.0
     check_interval_sec: float = 0.1
+    open_files: tuple[int, int] | None = None
     spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))

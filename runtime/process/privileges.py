@@ -58,8 +58,8 @@ class Rights:
         """The lowest nice value that it may take."""
         if CAP_SYS_NICE in self.capabilities:
             return -20
-        allowed = _finite(self.limits.get("nice", (0, 0))[0])
-        return min(self.nice, 20 - min(int(allowed), 40))
+        allowed, _ = self.limits.get("nice", (0, 0))  # counted from 20 downwards
+        return min(self.nice, 20 - int(min(_finite(allowed), 40)))
 
     @property
     def may_change_user(self) -> bool:
@@ -102,6 +102,11 @@ class Privileges:
     nice: int | None = None
     limits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
+
+    def with_open_files(self, limits: tuple[int, int] | None) -> Self:
+        """Return the same with these *limits* of open files, unless it has some of its own."""
+        given = {} if limits is None else {"nofile": limits}
+        return replace(self, limits={**given, **self.limits})
 
     def shim(
         self, argv: Sequence[str], folder: Path | None, env: Mapping[str, str], pipe: int

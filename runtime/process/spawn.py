@@ -1,10 +1,12 @@
 """The one place that starts a program."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from .host import Host
 from .privileges import Privileges
 
 # From the start of the shim until it has become the program; what takes longer hangs.
-_SHIM_MS = 10_000
+_SHIM_SEC = 10.0
+_SHIM_HANGS = f"path\0is not executed within {_SHIM_SEC:g} s".encode()
 _LONGEST_REPORT = 4096
 
 
@@ -50,18 +53,21 @@ async def spawn(command: Command, host: Host) -> Spawned:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         problem = "SIGCHLD is ignored, so the kernel would not say how it ends; set it to SIG_DFL"
         raise SpawnError(command.name, command.argv[0], problem)
-    return await trio.to_thread.run_sync(_spawn, command, limiter=host.spawning)
+    return await trio.to_thread.run_sync(_spawn, command, host.open_files, limiter=host.spawning)
 
 
-def _spawn(command: Command) -> Spawned:
+def _spawn(command: Command, open_files: tuple[int, int] | None = None) -> Spawned:
     opened: list[int] = []
     try:
         stdout, childs_stdout = _open_pipe(opened)
         stderr, childs_stderr = _open_pipe(opened)
         if command.privileges is None:
             popen = _start(command, command.argv, childs_stdout, childs_stderr)
+            if open_files is not None:
+                _limit_open_files(popen.pid, open_files)
         else:
-            popen = _start_by_shim(command, command.privileges, childs_stdout, childs_stderr)
+            privileges = command.privileges.with_open_files(open_files)
+            popen = _start_by_shim(command, privileges, childs_stdout, childs_stderr)
         pidfd = _open_pidfd(popen)
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument, and the like
         for fd in opened:
@@ -90,6 +96,13 @@ def _open_pidfd(popen: subprocess.Popen[bytes]) -> int:
         raise
 
 
+def _limit_open_files(pid: int, limits: tuple[int, int]) -> None:
+    # Our own soft limit is not lowered for the fork instead: it holds for all threads, and a file
+    # that another one opens meanwhile would be one too many.
+    with suppress(OSError):  # it has ended, or is a set-user-ID program
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
 def _start_by_shim(
     command: Command, privileges: Privileges, stdout: int, stderr: int
 ) -> subprocess.Popen[bytes]:
@@ -101,8 +114,8 @@ def _start_by_shim(
             popen = _start(command, argv, stdout, stderr, shims_pipe)
         poll = select.poll()
         poll.register(reports, select.POLLIN)
-        in_time = poll.poll(_SHIM_MS)
-        report = reports.read(_LONGEST_REPORT) if in_time else b"path\0hangs before it is executed"
+        in_time = poll.poll(_SHIM_SEC * 1000)
+        report = reports.read(_LONGEST_REPORT) if in_time else _SHIM_HANGS
     if report:
         os.killpg(popen.pid, signal.SIGKILL)
         popen.wait()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -371,6 +372,15 @@ OpenSite = Callable[[], AbstractContextManager[Site]]
 def site(tmp_path: Path) -> Iterator[Site]:
     """A place to run the program in; nothing of it outlives the test."""
     with open_site(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def public_site() -> Iterator[Site]:
+    """A place that every user may come to, and tell us something there."""
+    with TemporaryDirectory() as name, open_site(Path(name)) as made:
+        made.folder.chmod(0o755)
+        (made.folder / "fifo").chmod(0o666)
         yield made
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 import trio
 
 from runtime.process import Process, SpawnError
-from runtime.process.privileges import Privileges, Rights
+from runtime.process.privileges import CAP_SYS_NICE, Privileges, Rights
 from runtime.process.spawn import _spawn, spawn
 
 needs_two_cpus = pytest.mark.skipif(
@@ -239,12 +241,18 @@ def given(**wishes: Any) -> Privileges:
     return process.privileges
 
 
-def read_ids(pid: int) -> dict[str, list[int]]:
-    """Return the numbers of user, group and further groups as the kernel keeps them."""
-    fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return {key: [int(n) for n in fields[key].split()] for key in ("Uid", "Gid", "Groups")}
+def read_fields(pid: int) -> dict[str, list[str]]:
+    """Return what the kernel says of a process, word by word."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def read_limit(pid: int, name: str) -> list[str]:
+    """Return a soft and a hard limit of a process as the kernel keeps them."""
+    for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+        if line.startswith(name):
+            return line.removeprefix(name).split()[:2]
+    raise AssertionError(name)
 
 
 @as_root
@@ -253,9 +261,152 @@ async def test_a_program_runs_as_another_user_in_all_respects(room: Any, look: A
     command = room.sh("id -u; exec sleep 60", working_directory=Path("/"), privileges=wishes)
     async with room.open(command) as child:
         await look.line(room.output, str(NOBODY.pw_uid))
-        assert read_ids(child.pid) == {
-            "Uid": [NOBODY.pw_uid] * 4,
-            "Gid": [NOBODY.pw_gid] * 4,
-            "Groups": sorted(os.getgrouplist("nobody", NOBODY.pw_gid)),
-        }
+        fields = read_fields(child.pid)
+        assert fields["Uid"] == [str(NOBODY.pw_uid)] * 4
+        assert fields["Gid"] == [str(NOBODY.pw_gid)] * 4
+        assert fields["Groups"] == [
+            str(g) for g in sorted(os.getgrouplist("nobody", NOBODY.pw_gid))
+        ]
+        assert fields["CapEff"] == ["0" * 16]
     assert child.returncode == -signal.SIGTERM  # it could be stopped
+
+
+@as_root
+async def test_a_group_alone_leaves_the_user_and_the_other_groups_as_they_are(room: Any) -> None:
+    command = room.sh("id -u; id -g; id -G", privileges=given(group=NOBODY.pw_gid))
+    groups = " ".join(map(str, [NOBODY.pw_gid, *os.getgroups()]))
+    assert await room.run(command) == (0, ["0", str(NOBODY.pw_gid), groups])
+
+
+async def test_umask_nice_and_limits_hold_for_the_program(room: Any, look: Any) -> None:
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + 3
+    wishes = given(umask="027", nice=nice, rlimits={"nofile": [100, 200], "core": 0, "nproc": 900})
+    command = room.sh("umask; ulimit -Sn; ulimit -Hn; nice; exec sleep 60", privileges=wishes)
+    async with room.open(command) as child:
+        await look.line(room.output, str(nice))
+        assert read_fields(child.pid)["Umask"] == ["0027"]
+        assert read_limit(child.pid, "Max open files") == ["100", "200"]
+        assert read_limit(child.pid, "Max core file size") == ["0", "0"]
+        assert read_limit(child.pid, "Max processes") == ["900", "900"]
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == nice
+    assert room.lines() == ["0027", "100", "200", str(nice)]
+
+
+@as_root
+@pytest.mark.skipif(CAP_SYS_NICE not in Rights.ours().capabilities, reason="needs CAP_SYS_NICE")
+async def test_what_needs_privileges_is_taken_on_before_they_are_given_up(room: Any) -> None:
+    wishes = given(user="nobody", nice=-3)
+    command = room.sh("id -u; nice", working_directory=Path("/"), privileges=wishes)
+    assert await room.run(command) == (0, [str(NOBODY.pw_uid), "-3"])
+
+
+@pytest.mark.parametrize("environ", [{"A": "1"}, {"A": "1", "LC_CTYPE": "C"}], ids=str)
+async def test_the_environment_is_exact_also_by_way_of_the_shim(room: Any, environ: Any) -> None:
+    command = room.command("/usr/bin/env", env=environ, privileges=given(umask=0))
+    returncode, lines = await room.run(command)
+    assert (returncode, sorted(lines)) == (0, [f"{key}={environ[key]}" for key in sorted(environ)])
+
+
+async def test_arguments_signals_and_files_are_the_same_by_way_of_the_shim(room: Any) -> None:
+    arguments = ["two words", "-c", "$HOME", "", "ä\n", os.fsdecode(b"\xff")]
+    code = "import os, sys; print(ascii(sys.argv[1:]), sorted(os.listdir('/proc/self/fd')))"
+    printed = f"{arguments!a} {['0', '1', '2', '3']}"  # the last one is the listing itself
+    assert await room.run(room.py(code, *arguments, privileges=given(umask=0))) == (0, [printed])
+    command = room.sh("kill -PIPE $$", privileges=given(umask=0))
+    assert await room.run(command) == (-signal.SIGPIPE, [printed])
+
+
+@needs_two_cpus
+async def test_pid_session_and_affinity_stay_by_way_of_the_shim(room: Any) -> None:
+    cpu = max(os.sched_getaffinity(0))
+    code = "import os; print(os.getpid(), os.getsid(0), os.getpgrp(), os.sched_getaffinity(0))"
+    async with room.open(room.py(code, affinity=[cpu], privileges=given(umask=0))) as child:
+        assert await child.wait_exit() == 0
+    assert room.lines() == [f"{child.pid} {child.pid} {child.pid} {{{cpu}}}"]
+
+
+def make_private_tool(folder: Path) -> Path:
+    folder.chmod(0o700)
+    (folder / "tool").symlink_to("/bin/true")
+    return folder / "tool"
+
+
+@as_root
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_program_or_a_folder_that_the_user_may_not_enter_is_named(
+    room: Any, tmp_path: Path
+) -> None:
+    tool = make_private_tool(tmp_path)
+    words = "Permission denied for user 'nobody'"
+    command = room.command(tool, working_directory=Path("/"), privileges=given(user="nobody"))
+    with pytest.raises(SpawnError, match=f"^cannot start {tool}: {words}$"):
+        await spawn(command, room.host)
+    command = room.sh("true", working_directory=tmp_path, privileges=given(user="nobody"))
+    with pytest.raises(SpawnError, match=f"^cannot start {tmp_path}: {words}$"):
+        await spawn(command, room.host)
+
+
+@pytest.mark.usefixtures("fds_kept")
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda folder: folder / "missing", "No such file or directory"),
+        (no_interpreter, "No such file or directory"),
+        (no_program, "Exec format error"),
+        (not_executable, "Permission denied"),
+    ],
+    ids=["missing", "no interpreter", "no program", "not executable"],
+)
+async def test_a_program_that_the_shim_cannot_become_is_named_with_the_reason(
+    room: Any, tmp_path: Path, make: Callable[[Path], Path], problem: str
+) -> None:
+    path = make(tmp_path)
+    with pytest.raises(SpawnError) as caught:
+        await spawn(room.command(path, privileges=given(umask=0)), room.host)
+    assert str(caught.value) == f"cannot start {path}: {problem}"
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_setting_that_the_kernel_refuses_is_named(room: Any, tmp_path: Path) -> None:
+    refused = Privileges(limits={"nofile": (1, 2**40)})
+    problem = "rlimits.nofile: not allowed to raise maximum limit"
+    with pytest.raises(SpawnError, match=f"^cannot start /bin/sh: {problem}$"):
+        await spawn(room.sh("true", privileges=refused), room.host)
+    missing = tmp_path / "missing"
+    command = room.sh("true", working_directory=missing, privileges=given(umask=0))
+    with pytest.raises(SpawnError, match=f"^cannot start {missing}: No such file or directory$"):
+        await spawn(command, room.host)
+
+
+@pytest.mark.usefixtures("fds_kept")
+async def test_a_shim_that_hangs_is_killed_and_told(
+    room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("runtime.process.spawn._SHIM_SEC", 0.05)
+    with pytest.raises(SpawnError, match="cannot start /bin/sh: is not executed within"):
+        await spawn(room.sh("true", privileges=given(umask=0)), room.host)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        (None, ["50", "{hard}"]),
+        ({"umask": 0}, ["50", "{hard}"]),
+        ({"rlimits": {"nofile": [40, 60]}}, ["40", "60"]),
+    ],
+    ids=["nothing is asked for", "something else is asked for", "it is asked for"],
+)
+async def test_children_get_the_limit_of_open_files_that_the_host_hands_down(
+    room: Any, wishes: dict[str, Any] | None, expected: list[str]
+) -> None:
+    ours = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft > 60
+    room.host = replace(room.host, open_files=(50, hard))
+    privileges = None if wishes is None else given(**wishes)
+    async with room.open(room.sh("exec sleep 60", privileges=privileges)) as child:
+        found = read_limit(child.pid, "Max open files")
+    assert found == [each.format(hard=hard) for each in expected]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == ours
