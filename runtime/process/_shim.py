@@ -8,8 +8,6 @@ Whatever fails is told through a pipe that the parent reads, which the exec clos
 knows the difference between a program that could not be started and one that has ended with 127.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import sys
@@ -43,7 +41,7 @@ def main(arguments: list[str]) -> None:
     os._exit(127)
 
 
-def become(settings: list[str], argv: list[str]) -> Iterator[str]:
+def become(settings: list[str], argv: list[str]) -> "Iterator[str]":
     """Take on the *settings* and become *argv*; yield the key of each step before it is taken.
 
     Limits and priority come first, for a user without privileges could not raise them; the folder

@@ -150,7 +150,7 @@ Problems = list[tuple[Location, str]]
 def decide(wishes: Wishes, rights: Rights) -> tuple[Privileges | None, Problems]:
     """Return what the program is to be given, None for nothing, and all that forbids it."""
     problems = [*_judge_nice(wishes.nice, rights), *_judge_limits(wishes.rlimits, rights)]
-    group, account = None, _Account()
+    group, account = None, Privileges()
     try:
         group = None if wishes.group is None else _find_group(wishes.group)
     except _AccountError as error:
@@ -162,16 +162,8 @@ def decide(wishes: Wishes, rights: Rights) -> tuple[Privileges | None, Problems]
         problems.append(((error.key,), error.problem))
     if wishes == _NOTHING:
         return None, problems
-    return Privileges(
-        user=account.name,
-        uid=account.uid,
-        gid=account.gid,
-        groups=account.groups,
-        umask=wishes.umask,
-        nice=wishes.nice,
-        limits={name: _numbers(pair) for name, pair in wishes.rlimits.items()},
-        variables=account.variables,
-    ), problems
+    limits = {name: _numbers(pair) for name, pair in wishes.rlimits.items()}
+    return replace(account, umask=wishes.umask, nice=wishes.nice, limits=limits), problems
 
 
 def _numbers(pair: tuple[Limit, Limit]) -> tuple[int, int]:
@@ -212,22 +204,13 @@ class _AccountError(Exception):
         self.key, self.problem = key, problem
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Account:
-    name: str | None = None
-    uid: int | None = None
-    gid: int | None = None
-    groups: tuple[int, ...] | None = None
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-
-def _find_account(user: str | int | None, group: int | None, rights: Rights) -> _Account:
+def _find_account(user: str | int | None, group: int | None, rights: Rights) -> Privileges:
     """Return who the program is to be; raise `_AccountError` if there is nobody, or it may not."""
     anothers_group = group not in (None, rights.gid)
     if user is None:
         if anothers_group and CAP_SETGID not in rights.capabilities:
             raise _AccountError("group", "may not be another one than ours without CAP_SETGID")
-        return _Account(gid=group)
+        return Privileges(gid=group)
     account = _find_user(user, group)
     if rights.may_change_user:
         return account
@@ -239,7 +222,7 @@ def _find_account(user: str | int | None, group: int | None, rights: Rights) -> 
     return replace(account, uid=None, gid=None, groups=None)  # it is what we are
 
 
-def _find_user(user: str | int, group: int | None) -> _Account:
+def _find_user(user: str | int, group: int | None) -> Privileges:
     """Return the account of a name or a uid, with *group* in the place of its own."""
     entry = _look(pwd.getpwnam, user) if isinstance(user, str) else None
     number = _number(user)
@@ -247,8 +230,8 @@ def _find_user(user: str | int, group: int | None) -> _Account:
         entry = _look(pwd.getpwuid, number)
     if entry is not None:
         name, gid = entry.pw_name, entry.pw_gid if group is None else group
-        return _Account(
-            name=name,
+        return Privileges(
+            user=name,
             uid=entry.pw_uid,
             gid=gid,
             groups=tuple(sorted(os.getgrouplist(name, gid))),
@@ -260,7 +243,7 @@ def _find_user(user: str | int, group: int | None) -> _Account:
     if group is None:
         raise _AccountError("user", f"{number} is nobody's here; give a `group` as well")
     variables = _variables(str(number), "/", "/bin/sh")
-    return _Account(name=str(number), uid=number, gid=group, groups=(group,), variables=variables)
+    return Privileges(user=str(number), uid=number, gid=group, groups=(group,), variables=variables)
 
 
 def _find_group(group: str | int) -> int:

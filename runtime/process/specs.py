@@ -61,7 +61,9 @@ def _account(value: object) -> object:
 
 
 #: A name or a number; "" is nobody, for that is what ``${NAME:-}`` says.
-Account = Annotated[str | int | None, BeforeValidator(_account, json_schema_input_type=str | int)]
+Account = Annotated[
+    str | int | None, BeforeValidator(_account, json_schema_input_type=str | int | None)
+]
 
 _HIGHEST_UMASK = 0o777
 _OCTAL = set("01234567")

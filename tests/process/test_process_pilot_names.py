@@ -123,6 +123,11 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "command_line": None,
         "replicas": None,
         "replica_of": None,
+        "user": None,
+        "group": None,
+        "umask": None,
+        "nice": None,
+        "rlimits": {},
     },
     ProcessManifest: {
         "stop_within_sec": 30.0,
