@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple, Self
 
 #: The way to a value: keys, and indices of lists.
@@ -57,8 +58,10 @@ def did_you_mean(name: str, known: Iterable[str], *, told: Sequence[object] = ()
 
     *told* are the problems found before: the hundredth hint helps nobody, and they take time.
     """
-    names = list(known)
-    if len(names) > _MOST_NAMES or len(told) > _MOST_PROBLEMS_WITH_HINTS:
+    if len(told) > _MOST_PROBLEMS_WITH_HINTS:
+        return ""  # nor need those be listed that it would be found among
+    names = list(islice(known, _MOST_NAMES + 1))
+    if len(names) > _MOST_NAMES:
         return ""
     near = get_close_matches(name[:200], names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

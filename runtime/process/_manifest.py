@@ -260,13 +260,10 @@ class ProcessManifest(BaseModel):
     def validate_privileges(self) -> Self:
         """Check that users and groups exist, and that we may give what each process asks for."""
         rights = Rights.ours()
-        raise_any(
-            [
-                Problem((*process.location, *where), message)
-                for process in self.processes
-                for where, message in process.resolve_privileges(rights)
-            ]
-        )
+        problems: list[Problem] = []
+        for process in self.processes:
+            process.resolve_privileges(rights, problems)
+        raise_any(problems)
         return self
 
     def set_working_directory(self) -> Self:

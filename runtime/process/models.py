@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from runtime._problems import Location, Named
+from runtime._problems import Location, Named, Problem
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -32,13 +32,13 @@ from .popen import PopenView
 from .privileges import Privileges, Rights, Wishes, decide
 from .readiness import STRATEGIES, wait_ready
 from .specs import (
+    RLIMITS,
     Account,
     CommandLine,
     Dependency,
     LogSpec,
     RestartSpec,
     Rlimit,
-    RlimitName,
     Seconds,
     SignalName,
     Text,
@@ -214,13 +214,14 @@ class Process(BaseModel):
         default=None,
         description="Its nice value, -20 (runs first) to 19 (runs last); unset: as with us.",
     )
-    rlimits: dict[RlimitName, Rlimit] = Field(
+    rlimits: dict[str, Rlimit] = Field(
         default_factory=dict,
         description=(
             "Its limits, named as in setrlimit(2) and in the units there (bytes, seconds, numbers):"
             ' one for soft and hard, or [soft, hard], each may be "unlimited"; unset: as with us.'
         ),
         examples=[{"nofile": 4096, "core": 0, "nproc": [100, 200]}],
+        json_schema_extra={"propertyNames": {"enum": list(RLIMITS)}},
     )
 
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
@@ -378,8 +379,11 @@ class Process(BaseModel):
         """What it takes on when it starts, decided by `resolve_privileges`; None for nothing."""
         return self._privileges
 
-    def resolve_privileges(self, rights: Rights) -> list[tuple[Location, str]]:
-        """Look up the user and all else that it is given; return what one with *rights* may not."""
+    def resolve_privileges(self, rights: Rights, problems: list[Problem]) -> None:
+        """Look up the user and all else that it is given.
+
+        What is unknown, or one with these *rights* may not give, is added to the *problems*.
+        """
         wishes = Wishes(
             user=self.user,
             group=self.group,
@@ -387,8 +391,7 @@ class Process(BaseModel):
             nice=self.nice,
             rlimits=self.rlimits,
         )
-        self._privileges, problems = decide(wishes, rights)
-        return problems
+        self._privileges = decide(wishes, rights, self.location, problems)
 
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the child gets."""

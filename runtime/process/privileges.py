@@ -15,16 +15,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Self, TypeVar
 
-from runtime._problems import Location, did_you_mean
+from runtime._problems import Location, Problem, did_you_mean
 
 from .specs import HIGHEST_ID, RLIMITS, Limit
 
 # Bits of a capability set: see capabilities(7).
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_NICE, CAP_SYS_RESOURCE = 5, 6, 7, 23, 24
 
+_KNOWN = ", ".join(RLIMITS)
 _SHIM = str(Path(__file__).with_name("_shim.py"))
 
 Limits = Mapping[str, tuple[Limit, Limit]]
@@ -144,26 +146,31 @@ class Wishes:
 
 _NOTHING = Wishes(user=None, group=None, umask=None, nice=None, rlimits={})
 
-Problems = list[tuple[Location, str]]
 
+def decide(
+    wishes: Wishes, rights: Rights, at: Location, problems: list[Problem]
+) -> Privileges | None:
+    """Return what the program is to be given, None for nothing.
 
-def decide(wishes: Wishes, rights: Rights) -> tuple[Privileges | None, Problems]:
-    """Return what the program is to be given, None for nothing, and all that forbids it."""
-    problems = [*_judge_nice(wishes.nice, rights), *_judge_limits(wishes.rlimits, rights)]
+    What forbids it is added to the *problems*, at places below *at*.
+    """
+    refused = chain(_judge_nice(wishes.nice, rights), _judge_limits(wishes, rights, problems))
+    for where, message in refused:  # one by one, for hints depend on what has been told
+        problems.append(Problem((*at, *where), message))
     group, account = None, Privileges()
     try:
-        group = None if wishes.group is None else _find_group(wishes.group)
+        group = None if wishes.group is None else _find_group(wishes.group, problems)
     except _AccountError as error:
-        problems.append(((error.key,), error.problem))
+        problems.append(Problem((*at, error.key), error.problem))
         group = rights.gid  # nothing more is to be said of it
     try:
-        account = _find_account(wishes.user, group, rights)
+        account = _find_account(wishes.user, group, rights, problems)
     except _AccountError as error:
-        problems.append(((error.key,), error.problem))
+        problems.append(Problem((*at, error.key), error.problem))
     if wishes == _NOTHING:
-        return None, problems
-    limits = {name: _numbers(pair) for name, pair in wishes.rlimits.items()}
-    return replace(account, umask=wishes.umask, nice=wishes.nice, limits=limits), problems
+        return None
+    known = {name: _numbers(pair) for name, pair in wishes.rlimits.items() if name in RLIMITS}
+    return replace(account, umask=wishes.umask, nice=wishes.nice, limits=known)
 
 
 def _numbers(pair: tuple[Limit, Limit]) -> tuple[int, int]:
@@ -179,8 +186,14 @@ def _judge_nice(nice: int | None, rights: Rights) -> Iterator[tuple[Location, st
         )
 
 
-def _judge_limits(limits: Limits, rights: Rights) -> Iterator[tuple[Location, str]]:
-    for name, pair in limits.items():
+def _judge_limits(
+    wishes: Wishes, rights: Rights, told: Sequence[Problem]
+) -> Iterator[tuple[Location, str]]:
+    for name, pair in wishes.rlimits.items():
+        if name not in RLIMITS:
+            hint = did_you_mean(name.lower().removeprefix("rlimit_"), RLIMITS, told=told)
+            yield ("rlimits", name), f"there is no such limit{hint or f'; there are {_KNOWN}'}"
+            continue
         _, hard = map(_finite, _numbers(pair))
         ours = rights.limits[name][1]
         if name == "nofile" and hard > rights.most_open_files:
@@ -204,14 +217,16 @@ class _AccountError(Exception):
         self.key, self.problem = key, problem
 
 
-def _find_account(user: str | int | None, group: int | None, rights: Rights) -> Privileges:
+def _find_account(
+    user: str | int | None, group: int | None, rights: Rights, told: Sequence[Problem]
+) -> Privileges:
     """Return who the program is to be; raise `_AccountError` if there is nobody, or it may not."""
     anothers_group = group not in (None, rights.gid)
     if user is None:
         if anothers_group and CAP_SETGID not in rights.capabilities:
             raise _AccountError("group", "may not be another one than ours without CAP_SETGID")
         return Privileges(gid=group)
-    account = _find_user(user, group)
+    account = _find_user(user, group, told)
     if rights.may_change_user:
         return account
     if account.uid != rights.uid:
@@ -222,7 +237,7 @@ def _find_account(user: str | int | None, group: int | None, rights: Rights) -> 
     return replace(account, uid=None, gid=None, groups=None)  # it is what we are
 
 
-def _find_user(user: str | int, group: int | None) -> Privileges:
+def _find_user(user: str | int, group: int | None, told: Sequence[Problem]) -> Privileges:
     """Return the account of a name or a uid, with *group* in the place of its own."""
     entry = _look(pwd.getpwnam, user) if isinstance(user, str) else None
     number = _number(user)
@@ -238,7 +253,7 @@ def _find_user(user: str | int, group: int | None) -> Privileges:
             variables=_variables(name, entry.pw_dir, entry.pw_shell or "/bin/sh"),
         )
     if number is None:
-        hint = did_you_mean(str(user), (entry.pw_name for entry in pwd.getpwall()))
+        hint = did_you_mean(str(user), _user_names(), told=told)
         raise _AccountError("user", f"there is no user {user!r}{hint}")
     if group is None:
         raise _AccountError("user", f"{number} is nobody's here; give a `group` as well")
@@ -246,13 +261,21 @@ def _find_user(user: str | int, group: int | None) -> Privileges:
     return Privileges(user=str(number), uid=number, gid=group, groups=(group,), variables=variables)
 
 
-def _find_group(group: str | int) -> int:
+def _find_group(group: str | int, told: Sequence[Problem]) -> int:
     entry = _look(grp.getgrnam, group) if isinstance(group, str) else None
     number = _number(group) if entry is None else entry.gr_gid
     if number is None:
-        hint = did_you_mean(str(group), (entry.gr_name for entry in grp.getgrall()))
+        hint = did_you_mean(str(group), _group_names(), told=told)
         raise _AccountError("group", f"there is no group {group!r}{hint}")
     return number
+
+
+def _user_names() -> Iterator[str]:
+    yield from (entry.pw_name for entry in pwd.getpwall())
+
+
+def _group_names() -> Iterator[str]:
+    yield from (entry.gr_name for entry in grp.getgrall())
 
 
 def _variables(name: str, home: str, shell: str) -> Mapping[str, str]:

@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from runtime._problems import did_you_mean
 from runtime.supervision.graph import Condition
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 
@@ -103,13 +102,6 @@ RLIMITS = {
 }
 
 
-def _known_rlimit(name: str) -> str:
-    if name not in RLIMITS:
-        hint = did_you_mean(name.lower().removeprefix("rlimit_"), RLIMITS)
-        raise ValueError(f"there is no such limit{hint or '; there are ' + ', '.join(RLIMITS)}")
-    return name
-
-
 Limit = Annotated[int, Field(ge=0)] | Literal["unlimited"]
 
 
@@ -137,7 +129,6 @@ Rlimit = Annotated[
     tuple[Limit, Limit],
     BeforeValidator(_rlimit, json_schema_input_type=Limit | tuple[Limit, Limit]),
 ]
-RlimitName = Annotated[str, AfterValidator(_known_rlimit)]
 
 
 def _path_without_nul(path: Path) -> Path:

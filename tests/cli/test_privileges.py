@@ -69,7 +69,7 @@ def test_a_tree_of_another_users_processes_stops_and_leaves_nothing(public_site:
     site = public_site
     site.add("meek", "SAY; exec sleep 1000", user="nobody")
     site.add("deaf", "trap '' TERM; SAY; while :; do sleep 1000; done", user="nobody", timeout=0.1)
-    site.add("stray", "setsid sh -c 'SAY; exec sleep 1000' & exit 0", user="nobody")
+    site.add("stray", "setsid sh -c 'SAY; exec sleep 1000' & SAY; wait", user="nobody")
     program = site.start()
     site.hear_everyone()
     program.send(signal.SIGTERM)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from runtime._problems import Problem
 from runtime.process import Process, ProcessManifest
 from runtime.process.privileges import (
     CAP_KILL,
@@ -25,6 +26,7 @@ from runtime.process.privileges import (
     Privileges,
     Rights,
 )
+from runtime.process.specs import RLIMITS
 
 SHIM = Path(__file__).parents[2] / "runtime" / "process" / "_shim.py"
 CAPABILITIES = (CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SYS_NICE, CAP_SYS_RESOURCE)
@@ -54,14 +56,16 @@ def make(**fields: Any) -> Process:
 
 def decided(rights: Rights, **fields: Any) -> Privileges | None:
     """Return what a process is given; nothing must be against it."""
-    process = make(**fields)
-    assert process.resolve_privileges(rights) == []
+    process, found = make(**fields), list[Problem]()
+    process.resolve_privileges(rights, found)
+    assert found == []
     return process.privileges
 
 
 def problems(rights: Rights, **fields: Any) -> list[tuple[str, str]]:
-    found = make(**fields).resolve_privileges(rights)
-    return [(".".join(map(str, where)), what) for where, what in found]
+    found: list[Problem] = []
+    make(**fields).resolve_privileges(rights, found)
+    return [(".".join(map(str, where[2:])), what) for where, what in found]
 
 
 # --- how they are written -------------------------------------------------------------------------
@@ -150,9 +154,6 @@ def test_a_limit_is_a_number_or_unlimited_or_a_pair(written: Any, pair: Any) -> 
 @pytest.mark.parametrize(
     ("rlimits", "words"),
     [
-        ({"nofil": 1}, "there is no such limit; did you mean 'nofile'?"),
-        ({"RLIMIT_CORE": 1}, "there is no such limit; did you mean 'core'?"),
-        ({"xyz": 1}, "there is no such limit; there are as, core, cpu,"),
         ({"core": [2, 1]}, "the soft limit 2 is above the hard one, 1"),
         ({"core": ["unlimited", 1]}, "the soft limit unlimited is above the hard one, 1"),
         ({"core": [1]}, "a pair has two limits, [soft, hard]"),
@@ -309,6 +310,31 @@ def test_a_hard_limit_above_ours_takes_a_privilege() -> None:
     assert decided(USER, rlimits=written) == Privileges(limits=limits)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nofil", "did you mean 'nofile'?"),
+        ("RLIMIT_CORE", "did you mean 'core'?"),
+        ("xyz", f"there are {', '.join(RLIMITS)}"),
+    ],
+)
+def test_an_unknown_limit_is_told_with_its_nearest_right_name(name: str, hint: str) -> None:
+    found = problems(ROOT, rlimits={name: 1, "core": 0})
+    assert found == [(f"rlimits.{name}", f"there is no such limit; {hint}")]
+
+
+def test_hundreds_of_unknown_names_get_no_hint() -> None:
+    found: list[Problem] = []
+    for _ in range(150):
+        make(user="noboddy", group="rooot", rlimits={"nofil": 1}).resolve_privileges(ROOT, found)
+    assert len(found) == 450
+    assert {what for _, what in found[-3:]} == {
+        "there is no user 'noboddy'",
+        "there is no group 'rooot'",
+        f"there is no such limit; there are {', '.join(RLIMITS)}",
+    }
+
+
 def test_our_own_rights_are_what_the_kernel_says() -> None:
     rights = Rights.ours()
     assert (rights.uid, rights.gid) == (os.geteuid(), os.getegid())
@@ -359,7 +385,7 @@ def test_the_variables_of_the_user_give_way_to_those_of_the_entry(
 ) -> None:
     monkeypatch.setenv("HOME", "/root")
     process = make(user="nobody", env={"SHELL": "/bin/other"})
-    process.resolve_privileges(USER)
+    process.resolve_privileges(USER, [])
     found = process.merged_env({})
     expected = {**VARIABLES, "SHELL": "/bin/other"}
     assert {name: found[name] for name in expected} == expected

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from runtime._problems import Problem
 from runtime.process import Process, SpawnError
 from runtime.process.privileges import CAP_SYS_NICE, Privileges, Rights
 from runtime.process.spawn import _spawn, spawn
@@ -236,7 +237,9 @@ NOBODY = pwd.getpwnam("nobody")
 def given(**wishes: Any) -> Privileges:
     """Return what an entry of a manifest with these fields is given."""
     process = Process(name="p", path=Path("/bin/sh"), **wishes)
-    assert process.resolve_privileges(Rights.ours()) == []
+    problems: list[Problem] = []
+    process.resolve_privileges(Rights.ours(), problems)
+    assert problems == []
     assert process.privileges is not None
     return process.privileges
 
