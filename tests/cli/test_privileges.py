@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, to be another user and to start as one"
 )
+#: Who may not write where the measurements go would say so.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": None, "COVERAGE_PROCESS_START": None}
 NOBODY = pwd.getpwnam("nobody")
 
 
@@ -38,7 +40,7 @@ def test_without_privileges_all_that_is_asked_for_in_vain_is_told(public_site: S
     site.add("b", "exit 0", user="nobody", group="root")
     site.add("c", "exit 0", user="nobody", nice=19)
     wrapper = [*as_user(NOBODY.pw_uid), "sh", "-c", 'ulimit -c 0; exec "$@"', "sh"]
-    program = site.start(wrapper=wrapper)
+    program = site.start(wrapper=wrapper, env=UNMEASURED)
     assert program.wait() == 2
     told = [line.partition(": ")[2] for line in program.err.lines]
     lowest = replace(Rights.ours(), capabilities=frozenset()).lowest_nice
@@ -56,7 +58,8 @@ def test_who_may_change_the_user_without_being_root_hands_nothing_of_that_on(
 ) -> None:
     site = public_site
     site.add("a", "SAY; exec sleep 1000", user="nobody")
-    program = site.start(wrapper=as_user(2, "setuid", "setgid", "kill", "dac_override"))
+    wrapper = as_user(2, "setuid", "setgid", "kill", "dac_override")
+    program = site.start(wrapper=wrapper, env=UNMEASURED)
     site.hear_everyone()
     status = Path(f"/proc/{site.pid_of('a')}/status").read_text()
     assert {f"Cap{kind}:\t{0:016x}" for kind in ("Prm", "Eff", "Amb")} <= set(status.split("\n"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import resource
 import subprocess
 import sys
@@ -444,3 +445,20 @@ def test_the_shim_reports_what_it_was_at_when_it_failed(
     privileges: Privileges, program: str, report: str
 ) -> None:
     assert run_shim(privileges, program) == ("", report)
+
+
+def test_the_shim_loads_next_to_nothing() -> None:
+    python, *rest = Privileges(umask=0).shim(["/bin/true"], None, os.environ, 2)
+    argv = [python, "-X", "importtime", *rest]
+    told = subprocess.run(argv, stderr=subprocess.PIPE, text=True, check=True, timeout=60).stderr
+    imported = set(re.findall(r"\| +(\S+)\n", told))
+    assert {"os", "resource"} <= imported
+    assert {
+        "collections",
+        "enum",
+        "functools",
+        "re",
+        "signal",
+        "site",
+        "typing",
+    } & imported == set()
