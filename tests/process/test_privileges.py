@@ -399,10 +399,12 @@ def test_the_variables_of_the_user_give_way_to_those_of_the_entry(
 def run_shim(privileges: Privileges, *argv: str, folder: Path | None = None) -> tuple[str, str]:
     """Return what the program that the shim becomes prints, and what the shim reports."""
     pipe, shims_pipe = os.pipe()
-    python, _, _, shim, *rest = privileges.shim(argv, folder, os.environ, shims_pipe)
+    env = {**os.environ, "LC_CTYPE": "C"}
+    python, _, _, shim, *rest = privileges.shim(argv, folder, env, shims_pipe)
     assert Path(shim) == SHIM
     ended = subprocess.run(
         [python, shim, *rest],
+        env=env,
         pass_fds=[shims_pipe],
         stdout=subprocess.PIPE,
         text=True,
@@ -422,11 +424,15 @@ def test_the_shim_takes_on_what_it_is_told_and_becomes_the_program(tmp_path: Pat
         ids["groups"] = (0, 1)
     privileges = Privileges(**ids, umask=0o77, nice=19, limits={"core": (0, 0)})
     printed, report = run_shim(
-        privileges, "/bin/sh", "-c", "pwd; umask; nice; ulimit -c; id -G", folder=tmp_path
+        privileges,
+        "/bin/sh",
+        "-c",
+        "pwd; umask; nice; ulimit -c; id -G; echo $LC_CTYPE",
+        folder=tmp_path,
     )
     groups = "0 1" if os.geteuid() == 0 else " ".join(map(str, os.getgroups()))
     assert report == ""
-    assert printed.split("\n") == [str(tmp_path), "0077", "19", "0", groups, ""]
+    assert printed.split("\n") == [str(tmp_path), "0077", "19", "0", groups, "C", ""]
 
 
 @pytest.mark.parametrize(
