@@ -8,6 +8,7 @@ from runtime._plugin_files import PluginFileError, find_plugins
 from runtime._problems import Location, Problem, did_you_mean
 from runtime.plugin import ControlServerType, Plugin
 from runtime.process import Process, ProcessManifest
+from runtime.process._executable import is_folder
 from runtime.process.models import (
     LifecycleHookType,
     ProcessHookType,
@@ -82,7 +83,7 @@ class PluginRegistry:
 def check_plugins(manifest: ProcessManifest) -> list[Problem]:
     """Return what is wrong with the plugins of *manifest*, and with the names it asks them for."""
     registry = PluginRegistry()
-    if manifest.plugins is not None and manifest.plugins.is_dir():
+    if manifest.plugins is not None and is_folder(manifest.plugins):
         try:
             registry.load(manifest.plugins)
         except PluginFileError as error:  # then nobody can say which names there are

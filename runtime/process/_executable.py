@@ -14,6 +14,14 @@ _MOST_ENTRIES = 10_000
 _MOST_LOOKS = 50_000
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; a name that no file can have is none.
+
+    (`Path.is_dir` and its siblings raise where the name is too long.)
+    """
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 class Finder:
     """Finds the programs of one manifest; what it has seen on the disk once it does not ask again.
 
@@ -33,17 +41,17 @@ class Finder:
         if any(character in str(path) for character in _WILDCARDS):
             path = self._only_match(path, base)
         there = Path(os.path.abspath(base / path))  # noqa: PTH100 - symbolic links stay
-        if there.is_file() and os.access(there, os.X_OK):
+        if os.path.isfile(there) and os.access(there, os.X_OK):  # noqa: PTH113 - see is_folder
             return there, False
         if len(path.parts) == 1 and not path.is_absolute():
             found = self._which(str(path), path=search)
             if found is not None:
                 return Path(os.path.abspath(found)), True  # noqa: PTH100
-            if not there.exists():
+            if not os.path.exists(there):  # noqa: PTH110
                 raise ValueError(f"there is no {str(path)!r} in {base} nor on PATH")
-        if there.is_dir():
+        if is_folder(there):
             raise ValueError(f"{there} is a folder, not a program")
-        if there.exists():
+        if os.path.exists(there):  # noqa: PTH110
             raise ValueError(f"{there} is not executable; `chmod +x` it")
         raise ValueError(f"there is no program {there}")
 

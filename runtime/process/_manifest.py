@@ -14,7 +14,7 @@ from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, start_order
 from runtime.supervision.restart import RestartWhen
 
-from ._executable import Finder
+from ._executable import Finder, is_folder
 from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
@@ -163,7 +163,7 @@ class ProcessManifest(BaseModel):
         problems: list[Problem] = []
         if self.plugins is not None:
             self.plugins = base / self.plugins
-            if not self.plugins.is_dir():
+            if not is_folder(self.plugins):
                 problems.append(Problem(("plugins",), "there is no such folder"))
         find = Finder()
         for process in self.processes:
@@ -275,7 +275,7 @@ class ProcessManifest(BaseModel):
             folder = process.working_directory
             if folder is None or folder == process.path.parent:
                 continue  # a program that is not there is a problem of its path
-            if not folder.is_dir():
+            if not is_folder(folder):
                 location = (*process.location, "working_directory")
                 problems.append(Problem(location, "there is no such folder"))
         raise_any(problems)

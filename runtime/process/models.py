@@ -196,14 +196,19 @@ class Process(BaseModel):
         default=None, description="The entry that it is a replica of; set when that is expanded."
     )
     log: LogSpec | None = Field(
-        default=None, description="A file that gets what it prints as well; unset: none."
+        default=None,
+        description="A file that gets what it prints as well; unset: none.",
+        examples=[{"file": "logs/api.log", "max_mb": 50, "keep": 5}],
     )
     user: Account = Field(
-        default=None, description="The user that it runs as, a name or a uid; unset: as we do."
+        default=None,
+        description="The user that it runs as, a name or a uid; unset: as we do.",
+        examples=["postgres", 1000],
     )
     group: Account = Field(
         default=None,
         description="Its group, a name or a gid; unset: that of `user`, and without one ours.",
+        examples=["www-data", 1000],
     )
     umask: Umask | None = Field(
         default=None,
@@ -213,6 +218,7 @@ class Process(BaseModel):
     nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
         default=None,
         description="Its nice value, -20 (runs first) to 19 (runs last); unset: as with us.",
+        examples=[10],
     )
     rlimits: dict[str, Rlimit] = Field(
         default_factory=dict,

@@ -210,7 +210,8 @@ class LogSpec(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     file: FilePath = Field(
-        description="The file, relative to the base directory; its folders are made at the start."
+        description="The file, relative to the base directory; its folders are made at the start.",
+        examples=["logs/api.log"],
     )
     max_mb: float = Field(
         default=50.0,

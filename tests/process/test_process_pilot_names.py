@@ -128,6 +128,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "umask": None,
         "nice": None,
         "rlimits": {},
+        "log": None,
     },
     ProcessManifest: {
         "stop_within_sec": 30.0,

@@ -289,3 +289,17 @@ def test_a_line_for_the_shell_that_makes_no_sense_is_refused(
 ) -> None:
     found = problems(write(f"processes:\n  - {{name: p, {fields}}}\n"))
     assert any(problem in line for line in found), found
+
+
+@pytest.mark.parametrize("key", ["path", "working_directory"])
+def test_a_name_that_no_file_can_have_is_told_like_any_other(write: Write, key: str) -> None:
+    path = {"path": "sh", key: "x/" + "y" * 5000}
+    fields = ", ".join(f"{name}: {value}" for name, value in path.items())
+    (line,) = problems(write(f"processes:\n  - {{name: p, {fields}}}\n"))
+    assert line.startswith(f"2: processes.p.{key}: there is no ")
+
+
+@pytest.mark.parametrize("key", ["plugins", "base_directory", "env_file"])
+def test_a_folder_that_cannot_be_is_told_like_any_other(write: Write, key: str) -> None:
+    text = f"{key}: {'y' * 5000}\nprocesses:\n  - {{name: p, path: sh}}\n"
+    assert problems(write(text))
