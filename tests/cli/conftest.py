@@ -365,7 +365,7 @@ def ask(tmp_path: Path) -> Ask:
     return Ask(tmp_path)
 
 
-OpenSite = Callable[[], AbstractContextManager[Site]]
+OpenSite = Callable[..., AbstractContextManager[Site]]
 
 
 @pytest.fixture
@@ -386,5 +386,5 @@ def public_site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def open_new_site(tmp_path_factory: pytest.TempPathFactory) -> OpenSite:
-    """Open a `Site` for as long as the caller likes."""
-    return lambda: open_site(tmp_path_factory.mktemp("site"))
+    """Open a `Site` for as long as the caller likes, in a folder of its own or the caller's."""
+    return lambda folder=None: open_site(folder or tmp_path_factory.mktemp("site"))
