@@ -68,6 +68,11 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure, by `python -m bench`; arguments after -- go to it."""
+    """Measure beside the peers, and write the README's table; arguments after -- replace that."""
     install_group(session, "bench")
-    session.run("python", "-m", "bench", *session.posargs)
+    # Interrupted, it ends whatever the peers have started, and needs a moment for that.
+    session.run(
+        *("python", "-m", "bench", *(session.posargs or ["--write", "README.md"])),
+        interrupt_timeout=30,
+        terminate_timeout=30,
+    )

@@ -1,4 +1,4 @@
-"""What supervision adds to Trio's own `open_process`: a crash, a chain, a hundred at once."""
+"""What supervision adds to Trio's own `open_process`, within one program."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from bench.limits.pair import Pair
 from runtime import Guard, ProcessManifest, ProcessPilot
 from runtime.process.host import Host
 
@@ -17,25 +18,23 @@ _CRASHES = 30
 _MANY = 100
 
 
-def measure(runs: int, guard: Guard) -> list[tuple[str, list[float], list[float]]]:
+def measure(runs: int, guard: Guard) -> list[Pair]:
     return trio.run(_measure, runs, Host(orphans=guard.orphans))
 
 
-async def _measure(runs: int, host: Host) -> list[tuple[str, list[float], list[float]]]:
-    rows: list[tuple[str, list[float], list[float]]] = [
-        ("crash to restart", [], []),
-        (f"{_MANY} started", [], []),
-        (f"{_MANY} stopped", [], []),
-    ]
+async def _measure(runs: int, host: Host) -> list[Pair]:
+    names = ("crash to restart", f"{_MANY} started", f"{_MANY} stopped")
+    crash, start, stop = (Pair(f"{name}, against `open_process`") for name in names)
     for _ in range(runs):
-        rows[0][1].append(await _crash_ours(host))
-        rows[0][2].append(await _crash_bare())
-        for index, (ours, bare) in enumerate(
-            zip(await _many_ours(host), await _many_bare(), strict=True)
-        ):
-            rows[index + 1][1].append(ours)
-            rows[index + 1][2].append(bare)
-    return [(f"{what}, against bare `open_process`", ours, bare) for what, ours, bare in rows]
+        crash.ours.append(await _crash_ours(host))
+        crash.limit.append(await _crash_bare())
+        started_ms, stopped_ms = await _many_ours(host)
+        start.ours.append(started_ms)
+        stop.ours.append(stopped_ms)
+        started_ms, stopped_ms = await _many_bare()
+        start.limit.append(started_ms)
+        stop.limit.append(stopped_ms)
+    return [crash, start, stop]
 
 
 def _manifest(count: int) -> ProcessManifest:
@@ -56,7 +55,7 @@ async def _crash_ours(host: Host) -> float:
         events = pilot.supervisor.events
         for _ in range(_CRASHES):
             await trio.sleep(0.005)
-            (status,) = pilot.get_running_process() or ()
+            (status,) = pilot.get_running_process(None) or []
             reader = events.read()
             began = time.perf_counter()
             os.kill(status.pid, signal.SIGKILL)

@@ -7,14 +7,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from runtime import Guard
+from bench.limits.pair import Pair
 
 _IMPORTS = "import trio, pydantic"
 # What is measured is an installed program, and those have their bytecode.
 _ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
-def measure(runs: int, _: Guard) -> list[tuple[str, list[float], list[float]]]:
+def measure(runs: int) -> list[Pair]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = folder / "manifest.yaml"
@@ -22,12 +22,13 @@ def measure(runs: int, _: Guard) -> list[tuple[str, list[float], list[float]]]:
             "processes:\n"
             "  - {name: now, path: date, args: ['+%s%N'], shutdown_strategy: do_not_restart}\n"
         )
-        ours, limit = [], []
-        for _ in range(runs + 1):  # the first warms the caches
-            ours.append(_until_first_child(manifest, folder))
-            limit.append(_until_imported())
-    what = f'launch to first child, against `python -c "{_IMPORTS}"`'
-    return [(what, ours[1:], limit[1:])]
+        pair = Pair(f'launch to first child, against `python -c "{_IMPORTS}"`')
+        for run in range(runs + 1):
+            ours, limit = _until_first_child(manifest, folder), _until_imported()
+            if run > 0:  # the first warms the caches
+                pair.ours.append(ours)
+                pair.limit.append(limit)
+    return [pair]
 
 
 def _until_first_child(manifest: Path, folder: Path) -> float:

@@ -1,0 +1,1 @@
+"""The runtime against the physical limit: what the same takes without any supervision at all."""
