@@ -60,17 +60,17 @@ def _warm_up(stage: Stage, tool: Tool) -> None:
     try:
         with stage.open_act(tool, 10) as act:
             act.start()
-    except BenchError as error:
-        _say(str(error))
+    except (BenchError, OSError) as error:
+        _say(f"{tool.name}, warming up: {error}")
 
 
 def _measure(results: Results, stage: Stage, group: Group, tool: Tool) -> None:
     rows = group.choose(results.plan)
     try:
         found = group.measure(stage, tool, results.plan)
-    except BenchError as error:
+    except (BenchError, OSError) as error:  # OSError: a process that should be there is gone
         results.failed = True
-        _say(f"{group.name}: {error}")
+        _say(f"{tool.name}, {group.name}: {error}")
         found = {}
     else:
         _say(f"{tool.name}: " + ", ".join(f"{row.key} {found[row.key]:.5g}" for row in rows))

@@ -155,7 +155,7 @@ class Stage:
                 try:
                     yield act
                 except BenchError as error:
-                    raise BenchError(f"{tool.name}: {error}\n{act.last_words()}") from error
+                    raise BenchError(f"{error}\n{act.last_words()}") from error
                 finally:
                     act.clear()
 

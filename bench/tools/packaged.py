@@ -77,40 +77,50 @@ pilot.start()
         return [str(folder / "pilot.py"), str(folder / "manifest.yaml")]
 
 
-class Circus(Packaged):
+class Sectioned(Packaged):
+    """What has a file with a section for itself and one for each child."""
+
+    cannot: ClassVar = {"chain": Cannot(NONE, "it orders starts, and has no readiness check")}
+    #: Its own section, and the one of a child.
+    head: ClassVar[str]
+    section: ClassVar[str]
+    options: ClassVar[Sequence[str]] = ()
+
+    def write_config(self, folder: Path, children: Sequence[Child]) -> None:
+        sections = [
+            self.section.format(name=child.name, command=shlex.join(child.argv))
+            for child in children
+        ]
+        (folder / "config.ini").write_text(self.head.format(folder=folder) + "".join(sections))
+
+    def arguments(self, folder: Path) -> list[str]:
+        return [*self.options, str(folder / "config.ini")]
+
+
+class Circus(Sectioned):
     name = "circus"
     pinned = "0.19.0"
     program = "circusd"
-    cannot: ClassVar = {"chain": Cannot(NONE, "it orders starts, and has no readiness check")}
-
-    def write_config(self, folder: Path, children: Sequence[Child]) -> None:
-        head = (
-            f"[circus]\nendpoint = ipc://{folder}/endpoint\n"
-            f"pubsub_endpoint = ipc://{folder}/pubsub\n"
-        )
-        watchers = [f"[watcher:{c.name}]\ncmd = {shlex.join(c.argv)}\n" for c in children]
-        (folder / "circus.ini").write_text("\n".join([head, *watchers]))
-
-    def arguments(self, folder: Path) -> list[str]:
-        return [str(folder / "circus.ini")]
+    head = """\
+[circus]
+endpoint = ipc://{folder}/endpoint
+pubsub_endpoint = ipc://{folder}/pubsub
+"""
+    section = "[watcher:{name}]\ncmd = {command}\n"
 
 
-class Supervisor(Packaged):
+class Supervisor(Sectioned):
     name = "supervisor"
     pinned = "4.3.0"
     program = "supervisord"
-    cannot: ClassVar = {"chain": Cannot(NONE, "it orders starts, and has no readiness check")}
-
-    def write_config(self, folder: Path, children: Sequence[Child]) -> None:
-        head = (
-            f"[supervisord]\nlogfile = {folder}/supervisord.log\n"
-            f"pidfile = {folder}/supervisord.pid\nchildlogdir = {folder}\n"
-        )
-        programs = [f"[program:{c.name}]\ncommand = {shlex.join(c.argv)}\n" for c in children]
-        (folder / "supervisord.conf").write_text("\n".join([head, *programs]))
-
-    def arguments(self, folder: Path) -> list[str]:
-        return ["--nodaemon", "--configuration", str(folder / "supervisord.conf")]
+    head = """\
+[supervisord]
+logfile = {folder}/supervisord.log
+pidfile = {folder}/supervisord.pid
+childlogdir = {folder}
+"""
+    section = "[program:{name}]\ncommand = {command}\n"
+    options = ("--nodaemon", "--configuration")
 
 
 class Honcho(Packaged):
