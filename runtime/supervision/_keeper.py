@@ -1,0 +1,227 @@
+"""The keeper of a unit: the only code that runs the unit's body.
+
+So there are never two live copies of one unit, whatever is asked for at whatever moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import final
+
+import trio
+
+from ._exceptions import EndedBeforeReadyError, IllegalTransitionError
+from ._slot import Slot
+from ._tree import Tree
+from .budget import StopBudget
+from .graph import Answer, Requirement, Stage
+from .restart import GiveUp, RestartIn, judge_end
+from .unit import UnitHandle, as_current_unit
+
+_logger = logging.getLogger(__name__)
+
+
+@final
+class Keeper:
+    """Starts one unit when it is wanted and may start, and judges how it ends."""
+
+    def __init__(self, tree: Tree, slot: Slot, jitter: Callable[[], float]) -> None:
+        self._tree, self._slot, self._jitter = tree, slot, jitter
+
+    async def run(self) -> None:
+        """Run the unit, generation after generation, for as long as the tree lives."""
+        slot = self._slot
+        while self._tree.stopping is None and not slot.removed:
+            if not slot.wanted or slot.over is not None:
+                with self._patience():
+                    await trio.sleep_forever()
+            elif await self._requirements_hold():
+                await self._run_once()
+                if slot.next_restart_at is not None and slot.wanted:
+                    await self._back_off()
+        if slot.removed:
+            self._tree.forget(slot)
+
+    @contextmanager
+    def _patience(self) -> Generator[trio.CancelScope]:
+        with trio.CancelScope() as scope:
+            self._slot.interruptible = scope
+            yield scope
+        self._slot.interruptible = None
+
+    # --- before the start -------------------------------------------------------------------------
+
+    async def _requirements_hold(self) -> bool:
+        """Wait for what the unit needs; False when that was interrupted or can no longer be had."""
+        slot, tree = self._slot, self._tree
+        while slot.wanted and slot.over is None:
+            unmet = [r for r in slot.unit.requirements if tree.judge(r) is not Answer.MET]
+            for met in set(slot.blocked_by).difference(unmet):
+                slot.cause = tree.slots[met.name].last
+            if unmet != list(slot.blocked_by):
+                slot.blocked_by = tuple(unmet)
+                if unmet:
+                    words = " and ".join(f"{r.name} to be {r.condition.value}" for r in unmet)
+                    tree.explain(slot, f"waiting for {words}".replace("_", " "))
+            if not unmet:
+                return True
+            for requirement in unmet:
+                if tree.judge(requirement) is Answer.NEVER:
+                    self._hold_back(requirement)
+                    return False
+            with self._patience() as patience:
+                slot.nudge = trio.Event()
+                await slot.nudge.wait()
+            slot.nudge = None
+            if patience.cancelled_caught:
+                return False
+        return False
+
+    def _hold_back(self, requirement: Requirement) -> None:
+        slot, needed = self._slot, self._tree.slots[requirement.name]
+        slot.over, slot.blocked_by = Stage.HELD, ()
+        condition = requirement.condition.value.replace("_", " ")
+        self._tree.explain(
+            slot,
+            f"not started: {requirement.name} can no longer be {condition} ({needed.reason})",
+            cause=needed.last,
+        )
+        self._tree.after_end(slot)
+
+    async def _back_off(self) -> None:
+        with self._patience():
+            await trio.sleep_until(self._slot.restart_at)
+        self._slot.next_restart_at = None
+
+    # --- one generation ---------------------------------------------------------------------------
+
+    async def _run_once(self) -> None:
+        slot = self._slot
+        error: Exception | None = None
+        ended = False
+        if not self._begin():
+            return
+        try:
+            try:
+                with self._tree.budget.open_child() as slot.budget:
+                    await self._run_body(slot.budget)
+            except Exception as raised:  # noqa: BLE001 - the edge of a unit: whatever it is is judged
+                error = raised
+            if error is None and not slot.stop_due and slot.ready is None:
+                error = EndedBeforeReadyError(slot.unit.name)
+            ended = True
+        finally:
+            slot.live, slot.budget, slot.interruptible = False, None, None
+            slot.error = error
+            if not ended:  # cancelled for good from above, or something no supervisor may catch
+                slot.wanted = False
+                self._close_cycle(slot.unit.lifecycle.stages.failed, "cut off")
+        self._judge_end(error)
+
+    def _begin(self) -> bool:
+        """Enter the unit's next generation, unless its table forbids to start it as it is."""
+        slot = self._slot
+        try:
+            number = self._tree.move(slot, slot.unit.lifecycle.stages.starting, "starting")
+        except IllegalTransitionError as refusal:
+            slot.over, slot.error = Stage.FAILED, refusal
+            self._tree.explain(slot, str(refusal))
+            self._tree.after_end(slot)
+            return False
+        slot.generation += 1
+        slot.live, slot.stop_due, slot.stop_sent = True, False, False
+        slot.error, slot.ready, slot.next_restart_at = None, None, None
+        slot.started, slot.started_at = trio.current_time(), datetime.now(UTC)
+        slot.cause = number
+        return True
+
+    async def _run_body(self, budget: StopBudget) -> None:
+        slot = self._slot
+        handle = UnitHandle(
+            self._tree.chronicle.path(slot.unit.name),
+            budget,
+            on_started=self._became_ready,
+            on_ending=self._is_ending,
+            on_note=lambda fact: self._tree.explain(slot, fact),
+        )
+        with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
+            await slot.unit.body(task_status=handle)
+
+    def _became_ready(self) -> None:
+        slot = self._slot
+        stages = slot.unit.lifecycle.stages
+        if slot.ready is not None:
+            raise RuntimeError(f"{slot.unit.name} called task_status.started() twice")
+        slot.ready = now = trio.current_time()
+        if slot.unit.lifecycle.state == stages.starting:  # else it is being stopped already
+            self._tree.move(slot, stages.running, f"ready after {now - slot.started:.2f} s")
+            slot.cause = None  # whatever comes next is not the start's doing
+            self._tree.start_up.note(slot)
+
+    def _is_ending(self, reason: str) -> None:
+        slot = self._slot
+        stages = slot.unit.lifecycle.stages
+        if slot.unit.lifecycle.state in (stages.starting, stages.running):
+            self._tree.move(slot, stages.stopping, reason)
+
+    # --- after the end ----------------------------------------------------------------------------
+
+    def _judge_end(self, error: Exception | None) -> None:
+        slot, tree = self._slot, self._tree
+        stages = slot.unit.lifecycle.stages
+        if slot.stop_due:
+            slot.stop_due = False
+            last = stages.stopped if error is None else stages.failed
+            self._close_cycle(last, f"stopped, but {_in_words(error)}" if error else "stopped")
+            tree.after_end(slot)
+            return
+        if error is not None:
+            path = tree.chronicle.path(slot.unit.name)
+            _logger.debug("%s failed", path, exc_info=error)
+        slot.cause = None
+        reason = ("completed" if error is None else _in_words(error)) + self._decide(error)
+        number = self._close_cycle(stages.stopped if error is None else stages.failed, reason)
+        slot.cause = number
+        if slot.unit.restart_dependents:
+            tree.send_due_stops(tree.restart_dependents(slot, number))
+        if slot.unit.ends_tree and slot.over is not None and tree.stopping is None:
+            tree.ended_by = slot.unit.name
+            tree.ask_stop(f"{slot.unit.name} {reason}", number, None)
+        tree.after_end(slot)
+
+    def _decide(self, error: Exception | None) -> str:
+        """Ask the unit's policy what follows; return in words what there is to say of that."""
+        slot = self._slot
+        now = trio.current_time()
+        verdict, slot.history = judge_end(
+            slot.unit.restart,
+            slot.history,
+            failed=error is not None,
+            ready_sec=0.0 if slot.ready is None else now - slot.ready,
+            now=now,
+            random=self._jitter(),
+        )
+        if isinstance(verdict, RestartIn):
+            slot.restarts += 1
+            slot.restart_at = now + verdict.delay_sec
+            slot.next_restart_at = datetime.now(UTC) + timedelta(seconds=verdict.delay_sec)
+            return f"; restart in {verdict.delay_sec:.3g} s" if verdict.delay_sec else ""
+        slot.over = Stage.COMPLETED if error is None else Stage.FAILED
+        return f"; {verdict.reason}" if isinstance(verdict, GiveUp) else ""
+
+    def _close_cycle(self, last: str, reason: str) -> int:
+        lifecycle = self._slot.unit.lifecycle
+        if last not in lifecycle.table.successors(lifecycle.state):
+            self._tree.move(self._slot, lifecycle.stages.stopping, reason)
+        return self._tree.move(self._slot, last, reason)
+
+
+def _in_words(error: Exception) -> str:
+    """Return what a person needs to hear of an error: a group is told by its first member."""
+    if isinstance(error, ExceptionGroup):
+        first: Exception = error.exceptions[0]
+        return _in_words(first)
+    return str(error) or type(error).__name__

@@ -1,0 +1,208 @@
+"""What there is and what is wanted: the facts that a supervisor and its keepers share.
+
+A request changes what is wanted, and cancels what a keeper is in at that moment. Nothing here
+waits for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import trio
+
+from ._exceptions import DuplicateUnitError, UnitFailedError, UnknownUnitError
+from ._slot import Slot, StartUp, nearest_live
+from .budget import StopBudget
+from .events import Chronicle
+from .graph import Answer, Requirement, Stage, dependents_of, judge_condition, start_order
+from .restart import RestartHistory
+from .unit import Unit
+
+
+class Tree:
+    """The units of one supervisor, and how far its run is."""
+
+    def __init__(self, chronicle: Chronicle, *, stop_within_sec: float, keep: bool) -> None:
+        self.chronicle = chronicle
+        self.stop_within_sec, self.keep = stop_within_sec, keep
+        self.slots: dict[str, Slot] = {}
+        self.budget = StopBudget()
+        self.stopping: str | None = None  # why everything stops
+        self.ended_by: str | None = None
+        self.start_up = StartUp()
+        self.stop_asked = trio.Event()
+
+    def slot(self, name: str) -> Slot:
+        """Return what is known of a unit; `UnknownUnitError` when there is none."""
+        try:
+            return self.slots[name]
+        except KeyError:
+            raise UnknownUnitError(name, self.slots) from None
+
+    def add(self, units: Iterable[Unit]) -> list[Slot]:
+        """Add *units*, or raise with nothing changed."""
+        new = list(units)
+        needs = {name: slot.unit.requirements for name, slot in self.slots.items()}
+        for unit in new:
+            if unit.name in needs:
+                raise DuplicateUnitError(unit.name)
+            needs[unit.name] = unit.requirements
+        start_order(needs)
+        slots = [Slot(unit) for unit in new]
+        self.slots.update((slot.unit.name, slot) for slot in slots)
+        for slot in slots:
+            for needed in dict.fromkeys(r.name for r in slot.unit.requirements):
+                self.slots[needed].dependents.append(slot)
+        return slots
+
+    def forget(self, slot: Slot) -> None:
+        """Know nothing of a unit any more."""
+        del self.slots[slot.unit.name]
+        for needed in {r.name for r in slot.unit.requirements}:
+            self.slots[needed].dependents.remove(slot)
+        slot.wake()
+
+    def rewind(self) -> None:
+        """Forget how the run before went."""
+        self.stopping, self.ended_by = None, None
+        self.start_up, self.stop_asked = StartUp(), trio.Event()
+        for slot in self.slots.values():
+            slot.over, slot.history, slot.cause = None, RestartHistory(), None
+
+    # --- what is wanted ---------------------------------------------------------------------------
+
+    def expect(self, slot: Slot) -> None:
+        """Want a unit that starts by itself, for the run that begins or goes on."""
+        slot.wanted = slot.unit.autostart and self.stopping is None
+        if slot.wanted:
+            self.start_up.expect(slot)
+
+    def pull_needed(self, slot: Slot) -> None:
+        """Want what a wanted unit needs, unless that has had its chance."""
+        for requirement in slot.unit.requirements if slot.wanted else ():
+            needed = self.slots[requirement.name]
+            if needed.stage is Stage.IDLE:
+                needed.wanted = True
+                needed.interrupt()
+                self.pull_needed(needed)
+
+    def want_start(self, slot: Slot, cause: int) -> None:
+        """Want a unit, and what it needs."""
+        if self.stopping is not None:
+            raise UnitFailedError(slot.unit.name, f"the tree stops: {self.stopping}")
+        for requirement in slot.unit.requirements:
+            needed = self.slots[requirement.name]
+            if needed.stage in {Stage.IDLE, Stage.HELD, Stage.FAILED}:
+                self.want_start(needed, cause)
+        slot.wanted = True
+        if not slot.live:
+            slot.over, slot.history, slot.cause = None, RestartHistory(), cause
+            slot.interrupt()
+            slot.wake()
+
+    def want_stop(self, slot: Slot, cause: int) -> None:
+        """Want a unit no more; `send_due_stops` is what stops it."""
+        if slot.stage in {Stage.WAITING, Stage.BACKOFF}:
+            self.explain(slot, "stopped before it was started", cause=cause)
+        slot.wanted = False
+        self.due(slot, cause)
+        if not slot.live:
+            self.start_up.note(slot)
+
+    def due(self, slot: Slot, cause: int) -> None:
+        """Let the keeper give up what it does now; a live body is cancelled when its turn comes."""
+        slot.cause = cause
+        if slot.live:
+            slot.stop_due = True
+        else:
+            slot.interrupt()
+            slot.wake()
+
+    def restart_dependents(self, slot: Slot, cause: int) -> list[Slot]:
+        """Let what depends on a unit be stopped and started again; return what is live of it."""
+        needs = {name: other.unit.requirements for name, other in self.slots.items()}
+        live = [self.slots[name] for name in dependents_of(slot.unit.name, needs)]
+        live = [other for other in live if other.live]
+        for other in live:
+            self.due(other, cause)
+        return live
+
+    def send_due_stops(self, slots: Iterable[Slot]) -> None:
+        """Cancel those whose stop is due, and of whose dependents none is still to be stopped."""
+        for slot in slots:
+            if slot.live and slot.stop_due and not slot.stop_sent:
+                above = nearest_live(slot.dependents, lambda other: other.dependents)
+                if any(other.stop_due for other in above):
+                    continue
+                self._send_stop(slot)
+
+    def _send_stop(self, slot: Slot) -> None:
+        slot.stop_sent = True
+        if slot.budget is not None:
+            slot.budget.begin(self.stop_within_sec)
+        stages = slot.unit.lifecycle.stages
+        if stages.stopping in slot.unit.lifecycle.table.successors(slot.unit.lifecycle.state):
+            self.move(slot, stages.stopping, self.chronicle.words(slot.cause) or "told to stop")
+        slot.interrupt()
+
+    # --- the ends of start-up and of everything ---------------------------------------------------
+
+    def ask_stop(self, reason: str, cause: int | None, within_sec: float | None) -> None:
+        """Want nothing any more; again, to make the time for it shorter."""
+        self.budget.begin(self.stop_within_sec if within_sec is None else within_sec)
+        if self.stopping is not None:
+            return
+        self.stopping = reason
+        number = self.chronicle.asked("", f"stop: {reason}", cause=cause)
+        for slot in self.slots.values():
+            self.want_stop(slot, number)
+        self.send_due_stops(self.slots.values())
+        self.stop_asked.set()
+        self.start_up.settled.set()
+
+    def force(self, within_sec: float) -> None:
+        """End all politeness, and cancel what is live in no order."""
+        self.budget.force(within_sec)
+        for slot in self.slots.values():
+            if slot.live and not slot.stop_sent:
+                self._send_stop(slot)
+
+    def after_end(self, slot: Slot) -> None:
+        """Let those go on that waited for a unit to be down, or known not to come."""
+        self.send_due_stops(nearest_live(self._needed(slot), self._needed))
+        self.start_up.note(slot)
+        self.consider_end()
+
+    def consider_end(self) -> None:
+        """Stop the tree when all that keeps it alive has ended for good."""
+        if self.keep or self.stopping is not None or not self.slots:
+            return
+        if all(s.over is not None for s in self.slots.values() if s.unit.keeps_alive):
+            self.ask_stop("everything has ended", None, None)
+
+    def _needed(self, slot: Slot) -> list[Slot]:
+        return [self.slots[requirement.name] for requirement in slot.unit.requirements]
+
+    # --- facts ------------------------------------------------------------------------------------
+
+    def judge(self, requirement: Requirement) -> Answer:
+        """Say whether a requirement is met as things stand."""
+        return judge_condition(requirement.condition, self.slots[requirement.name].stage)
+
+    def move(self, slot: Slot, new: str, reason: str) -> int:
+        """Move a unit to another state and record it; return the number of the event."""
+        lifecycle = slot.unit.lifecycle
+        old = lifecycle.state
+        lifecycle.move(new)
+        slot.reason = reason
+        slot.last = self.chronicle.moved(
+            slot.unit.name, old, new, reason, generation=slot.generation, cause=slot.cause
+        )
+        slot.wake()
+        return slot.last
+
+    def explain(self, slot: Slot, reason: str, *, cause: int | None = None) -> None:
+        """Record a fact about a unit that changes no state."""
+        slot.reason = reason
+        slot.last = self.chronicle.noted(slot.unit.name, reason, cause=cause or slot.cause)
+        slot.wake()
