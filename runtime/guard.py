@@ -56,13 +56,14 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 class Guard:
     """The runtime's hold on its guard; only `open_guard` makes one."""
 
-    __slots__ = ("_deposit", "_life", "pid", "subreaper")
+    __slots__ = ("_deposit", "_life", "_session", "pid", "subreaper")
 
-    def __init__(self, pid: int, life: int, deposit: int, *, subreaper: bool) -> None:
+    def __init__(self, pid: int, session: int, life: int, deposit: int, *, subreaper: bool) -> None:
         self.pid: Final = pid
         """The guard's pid: what the shell knows this program by."""
         self.subreaper: Final = subreaper
         """Whether the guard inherits orphans; False where the platform has no such thing."""
+        self._session = session
         self._life = life
         self._deposit = deposit
 
@@ -91,7 +92,8 @@ class Guard:
         inherits the orphans of others as well (``docker exec``), and they are listed here.
         """
         runtime = os.getpid()
-        return [stat.pid for stat in _list_inherited(self.pid) if stat.pid != runtime]
+        others = [pid for pid in list_children(self.pid, one_thread=True) if pid != runtime]
+        return [stat.pid for stat in _inherited(others, self._session)]
 
 
 def open_guard() -> Guard:
@@ -107,7 +109,7 @@ def open_guard() -> Guard:
     """
     if _count_threads() > 1:
         raise RuntimeError("open_guard() forks, and must be called before there are threads")
-    guard = os.getpid()
+    guard, session = os.getpid(), os.getsid(0)
     life, guards_life = os.pipe()
     deposit, guards_deposit = (end.detach() for end in socket.socketpair())
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:  # inherited; it would cost us the status
@@ -131,7 +133,7 @@ def open_guard() -> Guard:
     _leave_terminal()
     os.write(deposit, b"\0")
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return Guard(guard, life, deposit, subreaper=subreaper)
+    return Guard(guard, session, life, deposit, subreaper=subreaper)
 
 
 def _count_threads() -> int:
@@ -201,7 +203,7 @@ def _end_descendants() -> list[int]:
     while True:
         while _reap_one() != (0, 0) and time.monotonic() < deadline:
             pass
-        children = _list_inherited(os.getpid())
+        children = _inherited(list_children(os.getpid()), os.getsid(0))
         left = [*children, *list_descendants(child.pid for child in children)]
         remaining_sec = deadline - time.monotonic()
         if not left or remaining_sec <= 0:
@@ -210,15 +212,14 @@ def _end_descendants() -> list[int]:
         signal.sigtimedwait({signal.SIGCHLD}, min(remaining_sec, _LOOK_AGAIN_SEC))
 
 
-def _list_inherited(guard: int) -> list[Stat]:
-    """Return the *guard*'s children except those it had before there was a runtime.
+def _inherited(children: list[int], session: int) -> list[Stat]:
+    """Return the guard's *children* except those it had before there was a runtime.
 
     ``helper & exec python -m runtime`` gives it such children. They are in the guard's own session,
     which the runtime has left before it had children, so that nothing of the runtime's ever is.
     """
-    children = [stat for pid in list_children(guard) if (stat := read_stat(pid)) is not None]
-    itself = read_stat(guard)
-    return [child for child in children if itself is not None and child.session != itself.session]
+    stats = (read_stat(pid) for pid in children)
+    return [stat for stat in stats if stat is not None and stat.session != session]
 
 
 def _kill(processes: list[Stat]) -> None:

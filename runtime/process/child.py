@@ -18,7 +18,7 @@ from ._exceptions import SurvivorsError
 from .family import Family, wait_gone
 from .host import Host
 from .logfile import LogFile
-from .output import Output, read_lines
+from .output import Output, StreamName, read_lines
 from .spawn import Command, Spawned, spawn
 
 # How long the end of the output is waited for when all of the family is gone: first until somebody
@@ -49,20 +49,21 @@ class Child:
     def __init__(self, command: Command, host: Host, spawned: Spawned) -> None:
         self.command, self.pid = command, spawned.popen.pid
         self._popen, self._pidfd, self._host = spawned.popen, spawned.pidfd, host
+        self._returncode: int | None = None
         self.family = Family(self.pid, command.name, host)
 
     @property
     def returncode(self) -> int | None:
         """How it ended, -n for signal n; None while it runs. Looking does not reap it."""
-        if self._popen.returncode is not None:
-            return self._popen.returncode
-        try:
-            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # it is being reaped while a thread looks
-            return self._popen.returncode
-        if status is None:
-            return None
-        return status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
+        if self._returncode is None:
+            try:
+                status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:  # it is being reaped while a thread looks
+                return self._popen.returncode
+            if status is not None:
+                exited = status.si_code == os.CLD_EXITED
+                self._returncode = status.si_status if exited else -status.si_status
+        return self._returncode
 
     async def wait_exit(self) -> int:
         """Return how it ended as soon as it has; it is not reaped by that."""
@@ -78,11 +79,12 @@ class Child:
         What has ended by itself is not waited for. A descendant that outlives the child is asked
         and killed in the same way.
         """
-        if self.returncode is not None and not self.family.look():
+        family = self._look()
+        if self.returncode is not None and not family:
             return []
         asked = trio.current_time()
         with unit.budget.polite(plan.timeout):
-            self._signal(plan.signum, self.family.look())
+            self._signal(plan.signum, family)
             await self._wait_all_gone()
             return []
         waited = trio.current_time() - asked
@@ -92,8 +94,7 @@ class Child:
         pids = ", ".join(map(str, left))
         unit.note(f"killed (pid {pids}): still there {waited:.1f} s after {plan.signum.name}")
         with unit.budget.final(self._host.kill_timeout):
-            while self.returncode is None or self.family.look():
-                family = self.family.look()
+            while (family := self._look()) or self.returncode is None:
                 self._signal(signal.SIGKILL, family)
                 await self._wait_exit_of(family)
                 await trio.lowlevel.checkpoint()
@@ -108,15 +109,17 @@ class Child:
 
     def reap(self) -> None:
         """Let the kernel forget the child; until then its pid means it, and its group."""
-        returncode = self.returncode
-        if returncode is not None and self._popen.returncode is None:
-            self._popen.returncode = returncode  # first: a thread may look at any moment
+        if self.returncode is not None and self._popen.returncode is None:
+            self._popen.returncode = self._returncode
             os.waitid(os.P_PID, self.pid, os.WEXITED)
         trio.lowlevel.notify_closing(self._pidfd)
         os.close(self._pidfd)
 
+    def _look(self) -> list[Stat]:
+        return self.family.look(leader_ended=self.returncode is not None)
+
     def _living_pids(self) -> list[int]:
-        family = [stat.pid for stat in self.family.look()]
+        family = [stat.pid for stat in self._look()]
         return family if self.returncode is not None else [self.pid, *family]
 
     def _signal(self, signum: signal.Signals, family: list[Stat]) -> None:
@@ -128,7 +131,7 @@ class Child:
 
     async def _wait_all_gone(self) -> None:
         await self._wait_exit_of([])
-        while left := self.family.look():
+        while left := self._look():
             await self._wait_exit_of(left)
 
     async def _wait_exit_of(self, family: list[Stat]) -> None:
@@ -160,44 +163,57 @@ async def open_child(
     survivors: list[int] = []
     try:
         async with (
-            trio.lowlevel.FdStream(spawned.stdout) as stdout,
-            trio.lowlevel.FdStream(spawned.stderr) as stderr,
             log.open(unit) if log is not None else nullcontext(),
             trio.open_nursery() as readers,
         ):
-            # The readers outlive a cancellation, for the child may have something to say while it
-            # stops; their bound is that of the stop, and the drain after it.
-            reading = trio.CancelScope(shield=True)
-            read = trio.Event()
-            readers.start_soon(_read_output, stdout, stderr, output, reading, read)
+            reading = _Reading(output)
+            reading.start(readers, spawned.stdout, "stdout")
+            reading.start(readers, spawned.stderr, "stderr")
             try:
                 yield child
             finally:
                 survivors = await child.stop(plan, unit)
-                if not read.is_set():
+                if not reading.ended.is_set():
                     pipes = [spawned.stdout, spawned.stderr]
-                    await _drain(child, pipes, read, unit.budget)
-                reading.cancel()
+                    await _drain(child, pipes, reading.ended, unit.budget)
+                    reading.cancel()
     finally:
+        os.close(spawned.stdout)
+        os.close(spawned.stderr)
         child.reap()
         if survivors:
             raise SurvivorsError(command.name, survivors)
 
 
-async def _read_output(
-    stdout: trio.abc.ReceiveStream,
-    stderr: trio.abc.ReceiveStream,
-    output: Output,
-    reading: trio.CancelScope,
-    read: trio.Event,
-) -> None:
-    try:
-        with reading:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read_lines, stdout, "stdout", output)
-                nursery.start_soon(read_lines, stderr, "stderr", output)
-    finally:
-        read.set()
+class _Reading:
+    """The reading of a child's output: every stream to its end, then `ended` is set.
+
+    It outlives a cancellation, for the child may have something to say while it stops; its bound is
+    that of the stop, and the drain after it.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self.ended = trio.Event()
+        self._output = output
+        self._scopes: set[trio.CancelScope] = set()
+
+    def start(self, nursery: trio.Nursery, fd: int, name: StreamName) -> None:
+        scope = trio.CancelScope(shield=True)
+        self._scopes.add(scope)
+        nursery.start_soon(self._read, scope, fd, name)
+
+    def cancel(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _read(self, scope: trio.CancelScope, fd: int, name: StreamName) -> None:
+        try:
+            with scope:
+                await read_lines(fd, name, self._output)
+        finally:
+            self._scopes.discard(scope)
+            if not self._scopes:
+                self.ended.set()
 
 
 async def _drain(child: Child, pipes: list[int], read: trio.Event, budget: StopBudget) -> None:

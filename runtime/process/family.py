@@ -21,22 +21,24 @@ class Family:
 
     def __init__(self, leader: int, unit: str, host: Host) -> None:
         self._leader = leader
-        stat = _procfs.read_stat(leader)
-        self._since = stat.start_ticks if stat is not None else 0
+        self._since: int | None = None  # when the leader started; read when somebody is to be older
         self._host = host
         self._marks = [f"{key}={value}".encode() for key, value in host.marker(unit).items()]
         self._seen: set[Member] = set()
 
-    def look(self) -> list[Stat]:
-        """Return who lives now, without the leader; all of them are remembered."""
-        living = self._look()
+    def look(self, *, leader_ended: bool = False) -> list[Stat]:
+        """Return who lives now, without the leader; all of them are remembered.
+
+        The kernel takes its children from a leader that has ended, so they are orphans then.
+        """
+        living = self._look(leader_ended=leader_ended)
         if not living and self._seen:
             # One that forks and ends while we look can hide its child from us, but not twice.
-            living = self._look()
+            living = self._look(leader_ended=leader_ended)
         return living
 
-    def _look(self) -> list[Stat]:
-        found = _procfs.list_descendants([self._leader])
+    def _look(self, *, leader_ended: bool) -> list[Stat]:
+        found = [] if leader_ended else _procfs.list_descendants([self._leader])
         # What is below an orphan need not be asked: it cannot have come back into our session, nor
         # to a marker that its parent had lost.
         strays = [stat for stat in self._orphans() if self._is_relative(stat)]
@@ -57,7 +59,13 @@ class Family:
         ]
 
     def _orphans(self) -> list[Stat]:
-        stats = (_procfs.read_stat(pid) for pid in self._host.orphans() if pid != self._leader)
+        pids = [pid for pid in self._host.orphans() if pid != self._leader]
+        if not pids:
+            return []
+        if self._since is None:
+            leader = _procfs.read_stat(self._leader)
+            self._since = leader.start_ticks if leader is not None else 0
+        stats = (_procfs.read_stat(pid) for pid in pids)
         return [s for s in stats if s is not None and s.start_ticks >= self._since]
 
     def _is_relative(self, stat: Stat) -> bool:

@@ -1,7 +1,9 @@
 """What a process prints: read as fast as it comes, kept as a bounded tail."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import trio
@@ -90,13 +92,21 @@ def _end_of_piece(text: bytes) -> int:
     return end
 
 
-async def read_lines(stream: trio.abc.ReceiveStream, name: StreamName, output: Output) -> None:
-    """Read *stream* to its end; cancelled, what has been read is in *output*."""
+async def read_lines(fd: int, name: StreamName, output: Output) -> None:
+    """Read the non-blocking *fd* to its end; cancelled, what has been read is in *output*."""
     splitter = LineSplitter()
     try:
-        while chunk := await stream.receive_some(_CHUNK):
+        while chunk := await _receive_some(fd):
             now = time.time()
             output.add([Line(name, text, now) for text in splitter.feed(chunk)])
     finally:
         now = time.time()
         output.add([Line(name, text, now) for text in splitter.finish()])
+
+
+async def _receive_some(fd: int) -> bytes:
+    """Return what there is, nothing at the end; it is a checkpoint in every case."""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        with suppress(BlockingIOError):
+            return os.read(fd, _CHUNK)

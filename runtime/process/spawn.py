@@ -82,9 +82,10 @@ def _spawn(command: Command, open_files: tuple[int, int] | None = None) -> Spawn
 
 
 def _open_pipe(opened: list[int]) -> tuple[int, int]:
-    ends = os.pipe()
+    ours, childs = ends = os.pipe()
     opened.extend(ends)
-    return ends
+    os.set_blocking(ours, False)
+    return ours, childs
 
 
 def _open_pidfd(popen: subprocess.Popen[bytes]) -> int:

@@ -68,15 +68,19 @@ class _Run:
         finally:
             if child is not None:
                 process.note_ended(child.returncode)
-                with task_status.budget.polite(process.timeout):
-                    await call_hooks(process, PopenView(child), "on_shutdown", self._host)
+                if process.lifecycle_hook_functions["on_shutdown"]:
+                    with task_status.budget.polite(process.timeout):
+                        await call_hooks(process, PopenView(child), "on_shutdown", self._host)
         if failure is not None:
             raise failure
 
     async def _attend(self, child: Child, unit: UnitHandle) -> ProcessError | None:
         """Wait for readiness and for the end; return what was wrong about that."""
         started = trio.current_time()
-        ready = self._process.ready_strategy is None
+        if self._process.ready_strategy is None:
+            unit.started()
+            return self._judge(await child.wait_exit(), unit, started, ready=True)
+        ready = False
         failure: ProcessError | None = None
 
         async def watch_readiness() -> None:
@@ -90,15 +94,17 @@ class _Run:
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            if ready:
-                unit.started()
-            else:
-                nursery.start_soon(watch_readiness)
+            nursery.start_soon(watch_readiness)
             returncode = await child.wait_exit()
             nursery.cancel_scope.cancel()
         if failure is not None:
             unit.ending(str(failure))
             return failure
+        return self._judge(returncode, unit, started, ready=ready)
+
+    def _judge(
+        self, returncode: int, unit: UnitHandle, started: float, *, ready: bool
+    ) -> ProcessError | None:
         unit.ending(exit_in_words(returncode))
         if returncode == 0 and ready:
             return None

@@ -92,8 +92,11 @@ class Keeper:
         self._tree.after_end(slot)
 
     async def _back_off(self) -> None:
-        with self._patience():
-            await trio.sleep_until(self._slot.restart_at)
+        if self._slot.restart_at > trio.current_time():
+            with self._patience():
+                await trio.sleep_until(self._slot.restart_at)
+        else:  # whatever was asked for is seen at once
+            await trio.lowlevel.checkpoint()
         self._slot.next_restart_at = None
 
     # --- one generation ---------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Slot:
     last: int | None = None  # the newest event of this unit
     budget: StopBudget | None = None
     interruptible: trio.CancelScope | None = None  # what the keeper waits in
-    changed: trio.Event = field(default_factory=trio.Event)
+    changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     nudge: trio.Event | None = None  # what the keeper waits for while its requirements do not hold
     dependents: list[Slot] = field(default_factory=list)
 
@@ -63,9 +63,8 @@ class Slot:
         for dependent in self.dependents:
             if dependent.nudge is not None:
                 dependent.nudge.set()
-        if self.changed.statistics().tasks_waiting:
-            self.changed.set()
-            self.changed = trio.Event()
+        if self.changed:
+            self.changed.unpark_all()
 
     def interrupt(self) -> None:
         """Make the keeper look at what is wanted now."""

@@ -42,7 +42,7 @@ class Journal(Generic[T]):
         self._weight = 0
         self._last = 0
         self._closed = False
-        self._more = trio.Event()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     @property
     def last(self) -> int:
@@ -52,21 +52,26 @@ class Journal(Generic[T]):
     def append(self, item: T) -> int:
         """Add *item*, drop the oldest above the limits, wake the readers; return its number."""
         self._items.append(item)
-        self._weight += self._weigh(item)
         self._last += 1
-        while len(self._items) > self._limit or (
-            self._weight_limit is not None
-            and self._weight > self._weight_limit
-            and len(self._items) > 1
-        ):
-            self._weight -= self._weigh(self._items.popleft())
-        self._wake()
+        if len(self._items) > self._limit:
+            self._drop_oldest()
+        if self._weight_limit is not None:
+            self._weight += self._weigh(item)
+            while self._weight > self._weight_limit and len(self._items) > 1:
+                self._drop_oldest()
+        if self._waiting:
+            self._waiting.unpark_all()
         return self._last
+
+    def _drop_oldest(self) -> None:
+        item = self._items.popleft()
+        if self._weight_limit is not None:
+            self._weight -= self._weigh(item)
 
     def close(self) -> None:
         """End every reader once it has read what is there."""
         self._closed = True
-        self._wake()
+        self._waiting.unpark_all()
 
     def entry(self, sequence: int) -> Entry[T] | None:
         """Return the item with this number, or None when it is gone or not there yet."""
@@ -84,11 +89,6 @@ class Journal(Generic[T]):
         """Return a reader of what comes after number *after* (default: after the newest)."""
         return Reader(self, self._last if after is None else after)
 
-    def _wake(self) -> None:
-        if self._more.statistics().tasks_waiting:
-            self._more.set()
-            self._more = trio.Event()
-
     async def wait_next(self, after: int) -> Entry[T]:
         """Return the entry after number *after* once there is one.
 
@@ -97,7 +97,7 @@ class Journal(Generic[T]):
         while self._last <= after:
             if self._closed:
                 raise StopAsyncIteration
-            await self._more.wait()
+            await self._waiting.park()
         oldest = self._last - len(self._items) + 1
         sequence = max(after + 1, oldest)
         return Entry(sequence, self._items[sequence - oldest], sequence - after - 1)
@@ -117,7 +117,8 @@ class Reader(Generic[T]):
         return self
 
     async def __anext__(self) -> Entry[T]:
-        await trio.lowlevel.checkpoint()
+        if self._journal.last > self.after:
+            await trio.lowlevel.checkpoint()
         entry = await self._journal.wait_next(self.after)
         self.after = entry.sequence
         return entry

@@ -308,4 +308,4 @@ class Supervisor:
     async def _until(self, slot: Slot, holds: Callable[[], bool]) -> None:
         await trio.lowlevel.checkpoint()
         while not holds():
-            await slot.changed.wait()
+            await slot.changed.park()

@@ -119,7 +119,7 @@ def test_without_proc_there_is_nobody(
     open_child: OpenChild, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_child() as child:
-        monkeypatch.setattr(_procfs, "open", fail_to_open, raising=False)
+        monkeypatch.setattr(os, "open", fail_to_open)
         monkeypatch.setattr(os, "listdir", fail_to_open)
         monkeypatch.setattr(_procfs, "_kernel_lists_children", lambda: False)
         assert _procfs.list_processes() == []

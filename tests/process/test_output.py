@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -132,37 +134,65 @@ def test_new_lines_are_handed_on_as_they_come() -> None:
     assert handed == [lines]
 
 
-class Chunks(trio.abc.ReceiveStream):
-    """A stream that gives these chunks, and then what *then* does."""
-
-    def __init__(self, *chunks: bytes, for_ever: bool = False) -> None:
-        self.chunks, self.for_ever = list(chunks), for_ever
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        if not self.chunks and self.for_ever:
-            await trio.sleep_forever()
-        return self.chunks.pop(0) if self.chunks else b""
-
-    async def aclose(self) -> None:
-        raise AssertionError
+@pytest.fixture
+def pipe() -> Generator[tuple[int, int]]:
+    """A non-blocking end to read from, and one to write to that tests may close."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    yield reader, writer
+    os.close(reader)
+    with suppress(OSError):
+        os.close(writer)
 
 
-async def test_a_stream_is_read_to_its_end_with_times() -> None:
+async def test_a_stream_is_read_to_its_end_with_times(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
     output = Output()
-    await read_lines(Chunks(b"a\nb", b"c\nd"), "stdout", output)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_lines, reader, "stdout", output)
+        for chunk in (b"a\nb", b"c\nd"):
+            os.write(writer, chunk)
+            await trio.testing.wait_all_tasks_blocked()
+        os.close(writer)
     lines = [entry.item for entry in output.lines.tail()]
     assert [line.text for line in lines] == ["a", "bc", "d"]
     assert 0 < lines[0].timestamp <= lines[-1].timestamp
 
 
-async def test_a_reader_that_is_cancelled_keeps_what_it_has_read() -> None:
+async def test_a_reader_that_is_cancelled_keeps_what_it_has_read(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
     output = Output()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(read_lines, Chunks(b"a\nno end", for_ever=True), "stdout", output)
-        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(read_lines, reader, "stdout", output)
+        os.write(writer, b"a\nno end")
+        with trio.fail_after(10):
+            while not output.lines.last:
+                await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert [entry.item.text for entry in output.lines.tail()] == ["a", "no end"]
+
+
+async def test_what_somebody_else_has_read_is_not_waited_for(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    output, other = Output(), os.dup(reader)
+
+    async def steal() -> None:
+        while True:
+            await trio.lowlevel.wait_readable(other)
+            with suppress(BlockingIOError):
+                os.read(other, 100)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(steal)
+        async with trio.open_nursery() as reading:
+            reading.start_soon(read_lines, reader, "stdout", output)
+            for _ in range(30):  # each is for the one who comes first, and nothing for the other
+                await trio.testing.wait_all_tasks_blocked()
+                os.write(writer, b"a line\n")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    os.close(other)
+    assert {entry.item.text for entry in output.lines.tail()} == {"a line"}
 
 
 # --- real processes -------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ async def test_a_thread_that_comes_between_the_reaping_and_its_record_waits_for_
 ) -> None:
     async with room.open(room.sh("exit 4")) as child:
         view = PopenView(child)
-        await child.wait_exit()
+        await trio.lowlevel.wait_readable(child._pidfd)
 
         def reaped_elsewhere(*_: object) -> None:
             monkeypatch.undo()
