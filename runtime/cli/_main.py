@@ -1,5 +1,6 @@
 """``python -m runtime``: its commands and their options."""
 
+import gc
 import os
 import signal
 import sys
@@ -76,8 +77,14 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
             signal.signal(signum, _leave)
-    # Only now, or the guard would carry it all as well.
-    sys.exit(_late.command("run").run(manifest, keep, run_directory, guard))
+    gc.disable()  # what is loaded from here on is there to the end: no garbage to be looked for
+    try:
+        # Only now, or the guard would carry it all as well.
+        status = _late.command("run").run(manifest, keep, run_directory, guard)
+    finally:
+        # Python looks for garbage at its end, too, which takes longer than the stop of a tree does.
+        gc.freeze()
+    sys.exit(status)
 
 
 @cli.command(no_args_is_help=True, short_help="Say whether manifests are right.")

@@ -1,5 +1,6 @@
 """The command `run`: manifest, lock, and then the tree. It is imported below the guard only."""
 
+import gc
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -41,6 +42,8 @@ _MOST_OPEN_FILES = 2**20
 
 def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
     """Run *manifest* to its end and return the exit status."""
+    gc.freeze()  # what has been imported
+    gc.enable()
     loaded = load_or_tell(manifest)
     if loaded is None:
         return WRONG
