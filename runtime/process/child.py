@@ -79,8 +79,9 @@ class Child:
         What has ended by itself is not waited for. A descendant that outlives the child is asked
         and killed in the same way.
         """
-        family = self._look()
-        if self.returncode is not None and not family:
+        ended = self.returncode is not None
+        family = self.family.look(leader_ended=ended)
+        if ended and not family:
             return []
         asked = trio.current_time()
         with unit.budget.polite(plan.timeout):
@@ -136,8 +137,7 @@ class Child:
 
     async def _wait_exit_of(self, family: list[Stat]) -> None:
         await wait_gone(stat.member for stat in family)
-        if self.returncode is None:
-            await trio.lowlevel.wait_readable(self._pidfd)
+        await trio.lowlevel.wait_readable(self._pidfd)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ tightens every shield below it, also those that are already waited in.
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from typing import NamedTuple
 
@@ -78,29 +78,24 @@ class StopBudget:
         finally:
             self._children.discard(child)
 
-    @contextmanager
-    def polite(self, own_sec: float | None) -> Generator[trio.CancelScope]:
+    def polite(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
         """Shield a wait for something that was asked to end: at most *own_sec* seconds."""
-        with self._shield(own_sec, last=False) as scope:
-            yield scope
+        self._begin_at_last()
+        return self._open_shield(own_sec, last=False)
 
-    @contextmanager
-    def final(self, own_sec: float | None) -> Generator[trio.CancelScope]:
+    def final(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
         """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
-        with self._shield(own_sec, last=True) as scope:
-            yield scope
+        self._begin_at_last()
+        return self._open_shield(own_sec, last=True)
 
-    @contextmanager
-    def _shield(self, own_sec: float | None, *, last: bool) -> Generator[trio.CancelScope]:
+    def _begin_at_last(self) -> None:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
             self.begin(DEFAULT_STOP_SEC)
-        with self._open_shield(last=last) as scope:
-            scope.deadline = share(own_sec, trio.current_time(), scope.deadline)
-            yield scope
 
     @contextmanager
-    def _open_shield(self, *, last: bool) -> Generator[trio.CancelScope]:
+    def _open_shield(self, own_sec: float | None, *, last: bool) -> Generator[trio.CancelScope]:
         until = self._deadlines.over_at if last else self._deadlines.polite_until
+        until = share(own_sec, trio.current_time(), until)
         with trio.CancelScope(shield=True, deadline=until) as scope:
             self._shields[scope] = last
             try:
@@ -135,7 +130,7 @@ class StopBudget:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear_cancellation)
-            with self._open_shield(last=True):
+            with self._open_shield(None, last=True):
                 await body()
             ended = True
             nursery.cancel_scope.cancel()
