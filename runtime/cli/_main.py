@@ -1,11 +1,14 @@
 """``python -m runtime``: its commands and their options."""
 
+import atexit
 import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -78,13 +81,22 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
         if signum != signal.SIGHUP or signal.getsignal(signum) is not signal.SIG_IGN:  # nohup
             signal.signal(signum, _leave)
     gc.disable()  # what is loaded from here on is there to the end: no garbage to be looked for
-    try:
-        # Only now, or the guard would carry it all as well.
-        status = _late.command("run").run(manifest, keep, run_directory, guard)
-    finally:
-        # Python looks for garbage at its end, too, which takes longer than the stop of a tree does.
-        gc.freeze()
-    sys.exit(status)
+    # Only now, or the guard would carry it all as well.
+    _end(_late.command("run").run(manifest, keep, run_directory, guard))
+
+
+def _end(status: int) -> NoReturn:
+    """End this process as `sys.exit` does, but do not take the interpreter apart before.
+
+    Nothing of the tree is left here, and that alone would take longer than its whole stop. Nor is
+    a thread waited for that a plugin has left behind: to stop takes a bounded time.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - what multiprocessing calls, too, where its forks end
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it, or somebody has closed it
+            if stream is not None:
+                stream.flush()
+    os._exit(status)
 
 
 @cli.command(no_args_is_help=True, short_help="Say whether manifests are right.")

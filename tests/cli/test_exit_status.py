@@ -97,6 +97,25 @@ def test_exit_7_is_always_7(site: Site) -> None:
     assert statuses == [7] * 20
 
 
+#: Runs the program with a function for its exit, and a thread that a plugin might have left behind.
+LEAVE_A_THREAD = """
+import atexit, runpy, sys, threading, time
+def leave_one(event, arguments):
+    if event == "subprocess.Popen" and arguments[0].endswith("/sh"):
+        threading.Thread(target=time.sleep, args=[1000]).start()
+sys.addaudithook(leave_one)
+atexit.register(print, "at exit, not flushed")
+runpy.run_module("runtime", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_the_end_calls_exit_functions_and_waits_for_no_thread_of_a_plugin(site: Site) -> None:
+    site.add("a", "exit 0")
+    program = site.start(python=("-c", LEAVE_A_THREAD))
+    assert program.wait() == 0
+    assert program.out.lines[-1] == "at exit, not flushed"
+
+
 # When it cannot run.
 
 
