@@ -32,7 +32,8 @@ class Report:
                 self._console.say(f"{entry.missed} events came too fast to be told", bad=True)
             at_start = self._start_ended is None or entry.sequence <= self._start_ended
             self._tell(entry.item, at_start=at_start)
-            if self._start_ended is None:
+            newest = entry.sequence == self._supervisor.events.last
+            if self._start_ended is None and newest and self._console.is_terminal:
                 self._console.progress(self._progress())
 
     async def tell_start(self) -> None:
