@@ -172,10 +172,12 @@ async def open_child(
             try:
                 yield child
             finally:
-                survivors = await child.stop(plan, unit)
-                if not reading.ended.is_set():
-                    pipes = [spawned.stdout, spawned.stderr]
-                    await _drain(child, pipes, reading.ended, unit.budget)
+                try:
+                    survivors = await child.stop(plan, unit)
+                    if not reading.ended.is_set():
+                        pipes = [spawned.stdout, spawned.stderr]
+                        await _drain(child, pipes, reading.ended, unit.budget)
+                finally:  # whatever is raised here: nothing else ends the readers
                     reading.cancel()
     finally:
         os.close(spawned.stdout)
