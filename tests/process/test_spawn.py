@@ -170,7 +170,7 @@ async def test_a_child_that_could_not_be_watched_is_not_left_running(
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
     with pytest.raises(SpawnError, match="Too many open files"):
-        await spawn(room.sh("sleep 60"), room.host)
+        await spawn(room.sh("exec sleep 60"), room.host)
 
 
 async def test_cancelled_before_it_begins_nothing_is_started(
