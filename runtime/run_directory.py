@@ -5,9 +5,10 @@ It belongs to the open file and not to a process: once the guard holds the descr
 (`runtime.guard.Guard.hold`), the lock lasts as long as anything of the tree does.
 
 What the lock cannot tell is a tree whose runtime *and* guard were killed; its processes run on with
-nobody above them. They are known by a mark in their environment, ``RUNTIME_TREE=<tree id>``, and
-are ended before a new tree starts. The first half of a tree's id stands for the lock's inode, so
-that whoever has the lock knows: no live tree bears this mark, not even in another container.
+nobody above them. They are known by a mark in their environment, ``RUNTIME_TREE=<tree id>``, and by
+the tree's roster, and are ended before a new tree starts. The first half of a tree's id stands for
+the lock's inode, so that whoever has the lock knows: no live tree bears this mark, not even in
+another container.
 """
 
 import fcntl
@@ -21,7 +22,9 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import Final, NamedTuple, final
 
-from runtime._procfs import Member, has_environ, list_pids, read_name, read_stat, send_signal
+from runtime._leftovers import Leftovers
+from runtime._procfs import Member, read_name, read_stat, send_signal
+from runtime._roster import Roster, read_roster
 
 SWEEP_SEC: Final = 5.0
 """How long the leftovers of a former tree may take to be gone once they were killed."""
@@ -113,6 +116,8 @@ class RunDirectory:
         """The folder, with no symbolic links in it."""
         self.tree_id: Final = f"{_identify(lock)}-{os.urandom(4).hex()}"
         """What every process of this tree has in its environment as ``RUNTIME_TREE``."""
+        self.roster: Final = Roster(path)
+        """Where every process of this tree is to be noted, for a next one to find it."""
         self._lock = lock
         self._occupant = occupant
         _write_occupant(lock, occupant)
@@ -134,7 +139,7 @@ class RunDirectory:
         For the end of a tree whose guard has died. Raises `LeftoversError`; blocks for a while.
         """
         mark = f"RUNTIME_TREE={_identify(self._lock)}-".encode()
-        _end_leftovers(self.path, mark, say)
+        _end_leftovers(self.path, Leftovers(mark, read_roster(self.path)), say)
 
 
 def default_run_directory(manifest: Path) -> Path:
@@ -194,6 +199,7 @@ def open_run_directory(
             yield directory
         finally:
             directory.note_stopping()
+            directory.roster.close()
 
 
 def _make_folder(path: Path) -> Path:
@@ -276,37 +282,16 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:8]
 
 
-def _end_leftovers(folder: Path, mark: bytes, say: Callable[[str], object]) -> None:
-    """SIGKILL every process whose environment has an entry that begins with *mark*."""
-    spared = _list_lineage()
+def _end_leftovers(folder: Path, leftovers: Leftovers, say: Callable[[str], object]) -> None:
     ended: dict[Member, str] = {}
     deadline = time.monotonic() + SWEEP_SEC
-    while left := [member for member in _list_marked(mark) if member.pid not in spared]:
+    while left := leftovers.look():
         if time.monotonic() >= deadline:
             raise LeftoversError(folder, [f"{read_name(pid)} ({pid})" for pid, _ in left])
         for member in left:
             ended.setdefault(member, f"{read_name(member.pid)} ({member.pid})")
+        for member in left:
             send_signal(member, SIGKILL)
         time.sleep(_SWEEP_POLL_SEC)
     if ended:
         say(f"ended what a former runtime had left: {', '.join(ended.values())}")
-
-
-def _list_marked(mark: bytes) -> list[Member]:
-    return [
-        stat.member
-        for pid in list_pids()
-        if has_environ(pid, mark, prefix=True)
-        and (stat := read_stat(pid)) is not None
-        and has_environ(pid, mark, prefix=True)  # or the pid was recycled in between
-    ]
-
-
-def _list_lineage() -> set[int]:
-    """Return our own pid, our parent's, the guard most likely, and so on up to the first."""
-    lineage: set[int] = set()
-    pid = os.getpid()
-    while (stat := read_stat(pid)) is not None:
-        lineage.add(pid)
-        pid = stat.parent
-    return lineage

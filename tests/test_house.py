@@ -16,7 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 #: What is forked before anything else is imported, and what that is made of.
-STANDARD_LIBRARY_ONLY = ("runtime.guard", "runtime.run_directory", "runtime._procfs")
+STANDARD_LIBRARY_ONLY = (
+    "runtime.guard",
+    "runtime.run_directory",
+    "runtime._leftovers",
+    "runtime._roster",
+    "runtime._procfs",
+)
 
 #: The only module that may import inside a function.
 LATE_IMPORTS = ROOT / "runtime" / "_late.py"

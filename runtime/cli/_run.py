@@ -77,7 +77,10 @@ class _Tree:
         self._directory, self._guard = directory, guard
         self._console = Console([process.name for process in manifest.processes])
         host = Host(
-            tree_id=directory.tree_id, echo=self._console.echo, open_files=_raise_open_files()
+            tree_id=directory.tree_id,
+            echo=self._console.echo,
+            open_files=_raise_open_files(),
+            roster=directory.roster,
         )
         if guard is not None and guard.subreaper:
             host = replace(host, orphans=guard.orphans)

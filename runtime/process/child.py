@@ -160,7 +160,7 @@ async def open_child(
     """
     spawned = await spawn(command, host)
     child = Child(command, host, spawned)
-    survivors: list[int] = []
+    survivors: list[int] | None = None
     try:
         async with (
             log.open(unit) if log is not None else nullcontext(),
@@ -182,6 +182,8 @@ async def open_child(
     finally:
         os.close(spawned.stdout)
         os.close(spawned.stderr)
+        if host.roster is not None and survivors == []:
+            host.roster.note_ended(child.pid)
         child.reap()
         if survivors:
             raise SurvivorsError(command.name, survivors)

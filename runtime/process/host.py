@@ -9,6 +9,7 @@ from secrets import token_hex
 import trio
 
 from runtime import _procfs
+from runtime._roster import Roster
 
 from .output import Line
 
@@ -35,6 +36,8 @@ class Host:
     otherwise the ancestors' other children are asked. *echo* is called with the name and the new
     lines of a process, whenever it prints some; it must not block.
 
+    *roster* is where each child is noted, for the case that nobody is left to end it.
+
     *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
     down; unset, they inherit ours.
 
@@ -46,6 +49,7 @@ class Host:
     tree_id: str = field(default_factory=lambda: token_hex(8))
     orphans: Callable[[], Sequence[int]] = _ancestors_other_children
     echo: Callable[[str, Sequence[Line]], None] | None = None
+    roster: Roster | None = None
     kill_timeout: float = 5.0
     check_interval_sec: float = 0.1
     open_files: tuple[int, int] | None = None

@@ -53,10 +53,11 @@ async def spawn(command: Command, host: Host) -> Spawned:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         problem = "SIGCHLD is ignored, so the kernel would not say how it ends; set it to SIG_DFL"
         raise SpawnError(command.name, command.argv[0], problem)
-    return await trio.to_thread.run_sync(_spawn, command, host.open_files, limiter=host.spawning)
+    return await trio.to_thread.run_sync(_spawn, command, host, limiter=host.spawning)
 
 
-def _spawn(command: Command, open_files: tuple[int, int] | None = None) -> Spawned:
+def _spawn(command: Command, host: Host) -> Spawned:
+    open_files = host.open_files
     opened: list[int] = []
     try:
         stdout, childs_stdout = _open_pipe(opened)
@@ -76,6 +77,8 @@ def _spawn(command: Command, open_files: tuple[int, int] | None = None) -> Spawn
         path = getattr(error, "filename", None) or command.argv[0]
         problem = getattr(error, "strerror", None) or str(error)
         raise SpawnError(command.name, path, problem) from error
+    if host.roster is not None:
+        host.roster.note_started(popen.pid, stdout, stderr)
     os.close(childs_stdout)
     os.close(childs_stderr)
     return Spawned(popen, pidfd, stdout, stderr)

@@ -28,6 +28,18 @@ print("asked", file=fifo)
 signal.sigwait({signal.SIGUSR1})
 """
 
+#: The same, which has a child in a session of its own.
+ALONE_WITH_A_CHILD = """
+import fcntl
+lock = open("alone", "w")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print(f"a={os.getpid()}", file=fifo)
+if os.fork() == 0:
+    os.setsid()
+    print(f"child={os.getpid()}", file=fifo)
+signal.pause()
+"""
+
 
 def kill_runtime_and_guard_at_once(site: Site, program: Program) -> None:
     runtime = site.runtime_pid
@@ -93,3 +105,23 @@ def test_leftovers_of_a_killed_tree_are_ended_before_anything_starts(site: Site)
     assert second.wait() == 128 + signal.SIGQUIT
     assert site.find_left() == []
     assert site.heard_all()
+
+
+def test_leftovers_are_ended_although_they_have_overwritten_their_environment(
+    site: Site, hide_environ: str
+) -> None:
+    site.add_python("a", hide_environ + ALONE_WITH_A_CHILD)
+    first = site.start()
+    assert {site.hear(), site.hear()} == {"a", "child"}
+    leftovers = {site.pid_of("a"), site.pid_of("child")}
+    kill_runtime_and_guard_at_once(site, first)
+    assert {left.pid for left in site.find_left()} == leftovers
+    second = site.start()
+    ended = second.read_until("ended what a former runtime had left: (.*)")[1]
+    assert all(f"({pid})" in ended for pid in leftovers)
+    assert {site.hear(), site.hear()} == {"a", "child"}
+    assert leftovers.isdisjoint({site.pid_of("a"), site.pid_of("child")})
+    second.send(signal.SIGTERM)
+    assert second.wait() == 0
+    assert site.find_left() == []
+    assert list(site.folder.rglob("processes")) == []

@@ -296,6 +296,21 @@ def test_it_starts_again_after_the_runtime_was_killed(stack: Stack) -> None:
     assert stack.ask()["greeting"] == "It all runs."
 
 
+def test_it_starts_again_after_runtime_and_guard_were_killed_at_once(stack: Stack) -> None:
+    program = stack.run()
+    leaders = [stack.leader(part) for part in PARTS]
+    servers = [stat for leader in leaders for stat in with_descendants(leader)]
+    runtime = stack.site.runtime_pid
+    os.kill(runtime, signal.SIGSTOP)  # so that it sees nothing of its guard's end
+    program.send(signal.SIGKILL)
+    os.kill(runtime, signal.SIGKILL)
+    program.wait()
+    assert len(alive(leaders)) == len(PARTS)
+    stack.run()
+    assert alive(servers) == []
+    assert stack.ask()["greeting"] == "It all runs."
+
+
 def read_cluster_state(cluster: Path) -> str:
     said = subprocess.run(
         [POSTGRES / "pg_controldata", cluster],

@@ -7,11 +7,14 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from runtime._procfs import holds_pipe, read_stat
+from runtime._roster import Roster, read_roster
 from runtime.process import SurvivorsError
 from runtime.process.child import Child
 from runtime.supervision.budget import StopBudget
@@ -109,6 +112,20 @@ async def test_a_child_that_runs_has_no_return_code(room: Any) -> None:
     async with room.open(room.sh("sleep 60")) as child:
         assert child.returncode is None
     assert child.returncode == -signal.SIGTERM
+
+
+async def test_a_child_is_in_the_roster_as_long_as_its_block_lasts(
+    room: Any, tmp_path: Path
+) -> None:
+    roster = Roster(tmp_path)
+    room.host = replace(room.host, roster=roster)
+    async with room.open(room.sh("exec sleep 60")) as child:
+        (entry,) = read_roster(tmp_path)
+        assert (entry.pid, entry.start_ticks) == read_stat(child.pid).member
+        assert holds_pipe(child.pid, entry.stdout)
+        assert holds_pipe(child.pid, entry.stderr)
+    roster.close()
+    assert read_roster(tmp_path) == []
 
 
 class SleepsOfTheLoop(trio.abc.Instrument):
@@ -353,7 +370,7 @@ async def test_a_pipe_that_somebody_holds_for_ever_is_read_for_a_bounded_time(
 
 
 async def test_what_the_kernel_holds_on_to_is_named(
-    room: Any, descendant: Any, monkeypatch: pytest.MonkeyPatch
+    room: Any, descendant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = Child._signal
 
@@ -361,13 +378,16 @@ async def test_what_the_kernel_holds_on_to_is_named(
         if signum is not signal.SIGKILL:  # nothing can be done about a process in the kernel
             send(self, signum, family)
 
-    room.host = replace(room.host, kill_timeout=0.1)
+    roster = Roster(tmp_path)
+    room.host = replace(room.host, kill_timeout=0.1, roster=roster)
     monkeypatch.setattr(Child, "_signal", lose)
     with pytest.raises(SurvivorsError) as caught:
         async with room.open(room.sh(IGNORES_SIGTERM), timeout=0.1) as child:
             await descendant()
     assert caught.value.pids == (child.pid,)
     assert child.returncode is None
+    roster.close()
+    assert [entry.pid for entry in read_roster(tmp_path)] == [child.pid]
     os.kill(child.pid, signal.SIGKILL)
     child._popen.wait()
     assert child.returncode == -signal.SIGKILL

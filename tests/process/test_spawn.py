@@ -84,7 +84,7 @@ def test_the_thread_that_spawns_keeps_its_own_affinity(room: Any) -> None:
     before = os.sched_getaffinity(0)
     for argv in (["/bin/true"], ["/no/such/program"]):
         try:
-            spawned = _spawn(room.command(*argv, affinity=[min(before)]))
+            spawned = _spawn(room.command(*argv, affinity=[min(before)]), room.host)
         except SpawnError:
             assert argv == ["/no/such/program"]
         else:
