@@ -12,11 +12,33 @@ Plain paths instead of `pathlib`: this is asked often, and imported before anyth
 
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple
 
 _CHUNK = 65_536
+_LISTENS = b"0A"
+
+
+def _in_hex(address: bytes) -> bytes:
+    """Return an address as the kernel's tables of sockets have it: words in the host's order."""
+    words = (address[i : i + 4] for i in range(0, len(address), 4))
+    return b"".join(b"%08X" % int.from_bytes(word, sys.byteorder) for word in words)
+
+
+_LOOPBACK = bytes([127, 0, 0, 1])
+# What a socket may be bound to that this host reaches as itself: any address, or the loopback.
+_HERE = {
+    _in_hex(address)
+    for address in (
+        bytes(4),
+        _LOOPBACK,
+        bytes(16),
+        bytes(15) + b"\1",
+        bytes(10) + b"\xff\xff" + _LOOPBACK,
+    )
+}
 
 
 class Member(NamedTuple):
@@ -112,10 +134,36 @@ def has_environ(pid: int, entry: bytes, *, prefix: bool = False) -> bool:
 
 def holds_pipe(pid: int, inode: int) -> bool:
     """Return whether *pid* has an end of the pipe with that *inode* open."""
-    wanted = f"pipe:[{inode}]"
-    return any(
-        _read_link(f"/proc/{pid}/fd/{fd}") == wanted for fd in _list_numbers(f"/proc/{pid}/fd")
-    )
+    return f"pipe:[{inode}]" in _list_links(pid)
+
+
+def list_sockets(pid: int) -> set[int]:
+    """Return the inodes of the sockets that *pid* has open, none if it may not be looked at."""
+    prefix = "socket:["
+    return {int(link[len(prefix) : -1]) for link in _list_links(pid) if link.startswith(prefix)}
+
+
+def list_listeners(port: int) -> set[int]:
+    """Return the inodes of the sockets that take what comes for *port* from this very host.
+
+    It is our network namespace that is asked, and IPv4 and IPv6.
+    """
+    found: set[int] = set()
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _read(path, until=_no_listener).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 10 or fields[3] != _LISTENS:
+                break  # the listening ones come first, then all connections of the host
+            address, _, number = fields[1].partition(b":")
+            if int(number, 16) == port and address in _HERE:
+                found.add(int(fields[9]))
+    return found
+
+
+def _no_listener(text: bytes) -> bool:
+    """Return whether the last whole line of a table of sockets is of one that is connected."""
+    lines = text.splitlines()[1:-1]
+    return bool(lines) and lines[-1].split()[3:4] != [_LISTENS]
 
 
 def send_signal(member: Member, signum: int) -> bool:
@@ -161,8 +209,11 @@ def _kernel_lists_children() -> bool:
     return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
 
-def _read(path: str) -> bytes:
-    """Return what is in *path*, nothing if it may not be read or its process is gone."""
+def _read(path: str, until: Callable[[bytes], bool] = lambda _: False) -> bytes:
+    """Return what is in *path*, nothing if it may not be read or its process is gone.
+
+    It is read to the end, or until what has been read so far is enough.
+    """
     # A third of the time that a file object takes, for what is read at the end of every process.
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -172,11 +223,18 @@ def _read(path: str) -> bytes:
     try:
         while chunk := os.read(fd, _CHUNK):
             found += chunk
+            if until(found):
+                break
     except OSError:
         return b""
     finally:
         os.close(fd)
     return found
+
+
+def _list_links(pid: int) -> list[str]:
+    """Return what the descriptors of *pid* lead to."""
+    return [_read_link(f"/proc/{pid}/fd/{fd}") for fd in _list_numbers(f"/proc/{pid}/fd")]
 
 
 def _read_link(path: str) -> str:

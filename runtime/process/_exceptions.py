@@ -45,49 +45,64 @@ def exit_in_words(returncode: int) -> str:
 class ProcessExitedError(ProcessError):
     """A process ended although nobody asked it to; a *returncode* of -9 is SIGKILL.
 
-    *ready* tells whether its readiness check had passed before.
+    *ready* tells whether its readiness check had passed before, *obstacle* in words what kept it
+    from that, where it is known.
     """
 
     name: str
     returncode: int
     uptime_sec: float
+    obstacle: str
 
-    def __init__(self, name: str, returncode: int, uptime_sec: float, *, ready: bool) -> None:
-        super().__init__(name, returncode, uptime_sec, ready)
+    def __init__(
+        self, name: str, returncode: int, uptime_sec: float, *, ready: bool, obstacle: str = ""
+    ) -> None:
+        super().__init__(name, returncode, uptime_sec, ready, obstacle)
         self.name, self.returncode, self.uptime_sec = name, returncode, uptime_sec
-        self.ready = ready
+        self.ready, self.obstacle = ready, obstacle
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_exited, self.args
 
     def __str__(self) -> str:
         before = "" if self.ready else " before it was ready"
-        return f"{exit_in_words(self.returncode)}{before} after {self.uptime_sec:.1f} s"
+        words = f"{exit_in_words(self.returncode)}{before} after {self.uptime_sec:.1f} s"
+        return words + _because(self.obstacle)
 
 
 def _rebuild_exited(
-    name: str, returncode: int, uptime_sec: float, ready: bool
+    name: str, returncode: int, uptime_sec: float, ready: bool, obstacle: str
 ) -> ProcessExitedError:
-    return ProcessExitedError(name, returncode, uptime_sec, ready=ready)
+    return ProcessExitedError(name, returncode, uptime_sec, ready=ready, obstacle=obstacle)
 
 
 class NotReadyError(ProcessError):
-    """A readiness check did not pass within *within_sec* seconds, or said that it never will."""
+    """A readiness check did not pass within *within_sec* seconds, or said that it never will.
+
+    *obstacle* is what kept it from that, in words, where it is known.
+    """
 
     name: str
     strategy: str
     within_sec: float
+    obstacle: str
 
-    def __init__(self, name: str, strategy: str, within_sec: float, setting: str) -> None:
-        super().__init__(name, strategy, within_sec, setting)
+    def __init__(
+        self, name: str, strategy: str, within_sec: float, setting: str, obstacle: str = ""
+    ) -> None:
+        super().__init__(name, strategy, within_sec, setting, obstacle)
         self.name, self.strategy, self.within_sec = name, strategy, within_sec
-        self.setting = setting
+        self.setting, self.obstacle = setting, obstacle
 
     def __str__(self) -> str:
         return (
             f"not ready within {self.within_sec:g} s by its {self.strategy} check"
-            f" (the limit is {self.setting})"
+            f" (the limit is {self.setting}){_because(self.obstacle)}"
         )
+
+
+def _because(obstacle: str) -> str:
+    return f": {obstacle}" if obstacle else ""
 
 
 class SurvivorsError(ProcessError):

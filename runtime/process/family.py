@@ -19,8 +19,10 @@ class Family:
     older than the leader is not looked at: a crowded host has a thousand processes of others.
     """
 
+    leader: int
+
     def __init__(self, leader: int, unit: str, host: Host) -> None:
-        self._leader = leader
+        self.leader = leader
         self._since: int | None = None  # when the leader started; read when somebody is to be older
         self._host = host
         self._marks = [f"{key}={value}".encode() for key, value in host.marker(unit).items()]
@@ -38,7 +40,7 @@ class Family:
         return living
 
     def _look(self, *, leader_ended: bool) -> list[Stat]:
-        found = [] if leader_ended else _procfs.list_descendants([self._leader])
+        found = [] if leader_ended else _procfs.list_descendants([self.leader])
         # What is below an orphan need not be asked: it cannot have come back into our session, nor
         # to a marker that its parent had lost.
         strays = [stat for stat in self._orphans() if self._is_relative(stat)]
@@ -59,18 +61,18 @@ class Family:
         ]
 
     def _orphans(self) -> list[Stat]:
-        pids = [pid for pid in self._host.orphans() if pid != self._leader]
+        pids = [pid for pid in self._host.orphans() if pid != self.leader]
         if not pids:
             return []
         if self._since is None:
-            leader = _procfs.read_stat(self._leader)
+            leader = _procfs.read_stat(self.leader)
             self._since = leader.start_ticks if leader is not None else 0
         stats = (_procfs.read_stat(pid) for pid in pids)
         return [s for s in stats if s is not None and s.start_ticks >= self._since]
 
     def _is_relative(self, stat: Stat) -> bool:
         return (
-            self._leader in (stat.session, stat.group)
+            self.leader in (stat.session, stat.group)
             or stat.member in self._seen
             or all(_procfs.has_environ(stat.pid, mark) for mark in self._marks)
         )

@@ -30,7 +30,7 @@ from .host import Host
 from .output import Output
 from .popen import PopenView
 from .privileges import Privileges, Rights, Wishes, decide
-from .readiness import STRATEGIES, wait_ready
+from .readiness import STRATEGIES, Candidate, wait_ready
 from .specs import (
     RLIMITS,
     Account,
@@ -454,17 +454,19 @@ class Process(BaseModel):
             max_cpu_usage_percent=self._info.max_cpu_usage,
         )
 
-    async def check_ready(self, host: Host) -> bool:
+    async def check_ready(self, host: Host, candidate: Candidate | None = None) -> bool:
         """Return True as soon as the process is ready, False when its check has given up on it.
 
-        The deadline belongs to the caller. Without a strategy a process is ready at once.
+        The deadline belongs to the caller. Without a strategy a process is ready at once. A
+        *candidate* that is given is told what keeps it from being ready.
         """
         if self._ready_strategy is not None:
             return await call_plugin(
                 self._ready_strategy, self, host.check_interval_sec, limiter=host.plugins
             )
         if self.ready_strategy is not None:
-            await STRATEGIES[self.ready_strategy](self.ready_params, host)
+            check = STRATEGIES[self.ready_strategy]
+            await check(self.ready_params, host, candidate or Candidate())
         return True
 
     async def wait_until_ready(self) -> bool:

@@ -22,6 +22,7 @@ from .host import Host
 from .logfile import LogFile
 from .models import Process, ProcessHookType
 from .popen import PopenView
+from .readiness import Candidate
 from .spawn import Command
 
 
@@ -80,17 +81,18 @@ class _Run:
         if self._process.ready_strategy is None:
             unit.started()
             return self._judge(await child.wait_exit(), unit, started, ready=True)
+        candidate = Candidate(child.family)
         ready = False
         failure: ProcessError | None = None
 
         async def watch_readiness() -> None:
             nonlocal ready, failure
             with trio.move_on_after(self._process.ready_timeout_sec):
-                ready = await self._process.check_ready(self._host)
+                ready = await self._process.check_ready(self._host, candidate)
             if ready:
                 unit.started()
             else:
-                failure = self._not_ready()
+                failure = self._not_ready(candidate.obstacle)
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -100,16 +102,24 @@ class _Run:
         if failure is not None:
             unit.ending(str(failure))
             return failure
-        return self._judge(returncode, unit, started, ready=ready)
+        obstacle = "" if ready else candidate.obstacle
+        return self._judge(returncode, unit, started, ready=ready, obstacle=obstacle)
 
     def _judge(
-        self, returncode: int, unit: UnitHandle, started: float, *, ready: bool
+        self,
+        returncode: int,
+        unit: UnitHandle,
+        started: float,
+        *,
+        ready: bool,
+        obstacle: str = "",
     ) -> ProcessError | None:
         unit.ending(exit_in_words(returncode))
         if returncode == 0 and ready:
             return None
         uptime = trio.current_time() - started
-        return ProcessExitedError(self._process.name, returncode, uptime, ready=ready)
+        name = self._process.name
+        return ProcessExitedError(name, returncode, uptime, ready=ready, obstacle=obstacle)
 
     def _command(self) -> Command:
         process = self._process
@@ -122,10 +132,10 @@ class _Run:
             privileges=process.privileges,
         )
 
-    def _not_ready(self) -> NotReadyError:
+    def _not_ready(self, obstacle: str) -> NotReadyError:
         process = self._process
-        strategy = process.ready_strategy or "plugin's"
-        return NotReadyError(process.name, strategy, process.ready_timeout_sec, "ready_timeout_sec")
+        strategy, within_sec = process.ready_strategy or "plugin's", process.ready_timeout_sec
+        return NotReadyError(process.name, strategy, within_sec, "ready_timeout_sec", obstacle)
 
     def _remember(self, error: SurvivorsError) -> None:
         stats = (_procfs.read_stat(pid) for pid in error.pids)

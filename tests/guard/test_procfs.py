@@ -3,10 +3,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,3 +217,51 @@ print(_procfs.has_environ(stat.pid, b"PATH=", prefix=True))
     )
     assert program.read_line() == "False"
     assert program.read_line() == "False"
+
+
+# Who listens.
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "here"),
+    [
+        (socket.AF_INET, "127.0.0.1", True),
+        (socket.AF_INET, "", True),
+        (socket.AF_INET, "127.0.0.2", False),
+        (socket.AF_INET6, "::1", True),
+        (socket.AF_INET6, "::", True),
+        (socket.AF_INET6, "::ffff:127.0.0.1", True),
+        (socket.AF_INET6, "::ffff:127.0.0.2", False),
+    ],
+)
+def test_a_listener_is_found_if_this_host_reaches_it_as_itself(
+    family: socket.AddressFamily, address: str, here: bool
+) -> None:
+    with socket.socket(family) as listener:
+        try:
+            listener.bind((address, 0))
+        except OSError:
+            pytest.skip(f"cannot listen on {address!r} here")
+        port, inode = listener.getsockname()[1], os.fstat(listener.fileno()).st_ino
+        assert _procfs.list_listeners(port) == set()  # it is bound, and no more
+        listener.listen()
+        assert _procfs.list_listeners(port) == ({inode} if here else set())
+        assert inode in _procfs.list_sockets(os.getpid())
+
+
+def test_connections_are_not_listeners_however_many_there_are() -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=600))
+        address = listener.getsockname()
+        for _ in range(500):  # more than is read at once
+            stack.enter_context(socket.create_connection(address))
+            connection, _ = listener.accept()
+            stack.enter_context(connection)
+        inode = os.fstat(listener.fileno()).st_ino
+        assert _procfs.list_listeners(address[1]) == {inode}
+
+
+def test_a_process_that_is_gone_has_no_sockets() -> None:
+    with subprocess.Popen(["true"]) as child:
+        pass
+    assert _procfs.list_sockets(child.pid) == set()

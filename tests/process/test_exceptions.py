@@ -45,6 +45,14 @@ def test_an_end_in_words(returncode: int, words: str) -> None:
             "not ready within 5 s by its tcp check (the limit is ready_timeout_sec)",
         ),
         (
+            ProcessExitedError("p", 1, 0.3, ready=False, obstacle="port 80 is held by pid 7"),
+            "exited with 1 before it was ready after 0.3 s: port 80 is held by pid 7",
+        ),
+        (
+            NotReadyError("p", "tcp", 5.0, "a_setting", "port 80 is held by 7"),
+            "not ready within 5 s by its tcp check (the limit is a_setting): port 80 is held by 7",
+        ),
+        (
             SurvivorsError("p", [3, 4]),
             "pid 3, 4 outlived SIGKILL; it is not started again while that is there",
         ),

@@ -17,6 +17,7 @@ from runtime.process.host import Host
 from runtime.process.readiness import (
     REQUIRED_PARAMS,
     STRATEGIES,
+    Candidate,
     wait_file,
     wait_pipe,
     wait_ready,
@@ -83,7 +84,7 @@ class Check:
         nursery.start_soon(self._run, check, params)
 
     async def _run(self, check: Any, params: dict[str, object]) -> None:
-        await check(params, HOST)
+        await check(params, HOST, Candidate())
         self.passed.set()
 
 
@@ -111,13 +112,13 @@ async def test_a_port_that_is_opened_late_is_found_in_either_family(
 async def test_a_port_may_be_given_as_text(make_port: Callable[..., Port]) -> None:
     port = make_port(socket.AF_INET, "127.0.0.1")
     port.open()
-    await wait_tcp({"port": str(port.number)}, HOST)
+    await wait_tcp({"port": str(port.number)}, HOST, Candidate())
 
 
 @pytest.mark.usefixtures("fds_kept")
 async def test_a_host_without_an_address_is_not_ready() -> None:
     with trio.move_on_after(0.05) as patience:
-        await wait_tcp({"port": 1, "host": "999.999.999.999"}, HOST)
+        await wait_tcp({"port": 1, "host": "999.999.999.999"}, HOST, Candidate())
     assert patience.cancelled_caught
 
 
@@ -136,7 +137,7 @@ async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
-    await wait_file({"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000))
+    await wait_file({"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000), Candidate())
 
 
 # --- pipe -----------------------------------------------------------------------------------------
@@ -245,7 +246,7 @@ async def test_a_check_that_is_cancelled_leaves_nothing_open(
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             params = {"port": port.number, "path": str(path)}
-            nursery.start_soon(STRATEGIES[strategy], params, HOST)
+            nursery.start_soon(STRATEGIES[strategy], params, HOST, Candidate())
             for _ in range(ticks):
                 await trio.testing.wait_all_tasks_blocked(0.0005)
             scope.cancel()
