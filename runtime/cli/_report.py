@@ -8,13 +8,14 @@ import trio
 from runtime import _late
 from runtime.pilot import ProcessPilot
 from runtime.supervision.events import EventKind, UnitEvent
-from runtime.supervision.graph import Stage
+from runtime.supervision.graph import Condition, Stage
 
 from ._console import Console
 from ._table import render_table
 
 # What a start-up and an ordinary stop are made of: the line of progress and the prompt tell these.
 _EXPECTED = ("waiting for ", "stopped before it was started")
+_COMPLETION = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
 
 
 class Report:
@@ -65,10 +66,12 @@ class Report:
     def _tell_move(self, event: UnitEvent, *, at_start: bool) -> None:
         stages = self._supervisor.unit(event.unit).lifecycle.stages
         if event.new == stages.running:
-            if not (at_start and self._console.is_terminal):
+            told = at_start and self._console.is_terminal
+            # Who waits for its end is told of that.
+            if not told and not self._supervisor.is_awaited(event.unit, *_COMPLETION):
                 self._console.say(f"{event.unit} is {event.reason}")
         elif event.new in (stages.stopped, stages.failed):
-            well = event.reason in ("stopped", "completed")
+            well = event.reason == "stopped" or _is_completion(event.reason)
             if event.reason != "stopped" or self._supervisor.stopping is None:
                 self._console.say(f"{event.unit} {event.reason}", bad=not well)
 
@@ -78,3 +81,8 @@ class Report:
         starting = ", ".join(s.name for s in statuses if s.stage is Stage.STARTING)
         words = f"{done} of {len(statuses)} ready" + (f"; starting {starting}" if starting else "")
         return words[: shutil.get_terminal_size().columns - 1]
+
+
+def _is_completion(reason: str) -> bool:
+    """Return whether *reason* tells a good end that nothing follows."""
+    return reason.startswith("completed after ") and ";" not in reason

@@ -19,14 +19,16 @@ _STYLES: Mapping[Stage, str] = {
 def render_table(
     statuses: Sequence[UnitStatus], pids: Mapping[str, int], *, coloured: bool, width: int
 ) -> str:
-    """Return name, state, pid and time to readiness of each unit, as lines of text."""
+    """Return name, state, pid and time to readiness, or to completion, of each unit, as text."""
     rich_console, rich_table = _late.rich()
     table = rich_table.Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("NAME", "STATE", "PID", "READY AFTER", ""):
         table.add_column(heading, overflow="fold", no_wrap=heading == "NAME")
     for status in statuses:
         style = _STYLES.get(status.stage, "")
-        ready = "" if status.ready_after_sec is None else f"{status.ready_after_sec:.2f} s"
+        completed = status.stage is Stage.COMPLETED
+        seconds = status.ran_sec if completed else status.ready_after_sec
+        ready = "" if seconds is None else f"{seconds:.2f} s"
         remark = "" if status.stage in (Stage.READY, Stage.COMPLETED) else status.reason
         pid = pids.get(status.name, 0)
         state = str(status.stage if status.stage is not Stage.READY else status.state)

@@ -83,12 +83,10 @@ class Keeper:
     def _hold_back(self, requirement: Requirement) -> None:
         slot, needed = self._slot, self._tree.slots[requirement.name]
         slot.over, slot.blocked_by = Stage.HELD, ()
-        condition = requirement.condition.value.replace("_", " ")
-        self._tree.explain(
-            slot,
-            f"not started: {requirement.name} can no longer be {condition} ({needed.reason})",
-            cause=needed.last,
-        )
+        slot.root_cause, through = f"{requirement.name} {needed.reason}", ""
+        if needed.over is Stage.HELD:  # of a long chain its two ends are told
+            slot.root_cause, through = needed.root_cause, f"needs {requirement.name}, and "
+        self._tree.explain(slot, f"not started: {through}{slot.root_cause}", cause=needed.last)
         self._tree.after_end(slot)
 
     async def _back_off(self) -> None:
@@ -118,7 +116,7 @@ class Keeper:
             ended = True
         finally:
             slot.live, slot.budget, slot.interruptible = False, None, None
-            slot.error = error
+            slot.error, slot.ended = error, trio.current_time()
             if not ended:  # cancelled for good from above, or something no supervisor may catch
                 slot.wanted = False
                 self._close_cycle(slot.unit.lifecycle.stages.failed, "cut off")
@@ -136,7 +134,7 @@ class Keeper:
             return False
         slot.generation += 1
         slot.live, slot.stop_due, slot.stop_sent = True, False, False
-        slot.error, slot.ready, slot.next_restart_at = None, None, None
+        slot.error, slot.ready, slot.ended, slot.next_restart_at = None, None, None, None
         slot.started, slot.started_at = trio.current_time(), datetime.now(UTC)
         slot.cause = number
         return True
@@ -185,7 +183,9 @@ class Keeper:
             path = tree.chronicle.path(slot.unit.name)
             _logger.debug("%s failed", path, exc_info=error)
         slot.cause = None
-        reason = ("completed" if error is None else _in_words(error)) + self._decide(error)
+        ran_sec = trio.current_time() - slot.started
+        words = f"completed after {ran_sec:.1f} s" if error is None else _in_words(error)
+        reason = words + self._decide(error)
         number = self._close_cycle(stages.stopped if error is None else stages.failed, reason)
         slot.cause = number
         if slot.unit.restart_dependents:

@@ -30,10 +30,12 @@ class Slot:
     generation: int = 0
     restarts: int = 0
     reason: str = "not started"
+    root_cause: str = ""  # of its being HELD: who could not be had, and why
     error: Exception | None = None
     started: float = 0.0
     started_at: datetime | None = None
     ready: float | None = None
+    ended: float | None = None
     restart_at: float = 0.0
     next_restart_at: datetime | None = None
     cause: int | None = None  # the event that will explain this unit's next move
@@ -86,6 +88,7 @@ class Slot:
             next_restart_at=self.next_restart_at,
             started_at=self.started_at,
             ready_after_sec=self.ready - self.started if self.ready is not None else None,
+            ran_sec=self.ended - self.started if self.ended is not None else None,
             error=self.error,
         )
 

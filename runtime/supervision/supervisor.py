@@ -22,7 +22,7 @@ from ._slot import Slot
 from ._tree import Tree
 from .budget import DEFAULT_STOP_SEC
 from .events import Chronicle, Journal, UnitEvent
-from .graph import Stage
+from .graph import Condition, Stage
 from .unit import Unit, UnitStatus, current_unit
 
 _EVENTS_KEPT = 10_000
@@ -114,6 +114,11 @@ class Supervisor:
     def unit(self, name: str) -> Unit:
         """Return a unit of this supervisor; `UnknownUnitError` when there is none."""
         return self._tree.slot(name).unit
+
+    def is_awaited(self, name: str, *conditions: Condition) -> bool:
+        """Return whether another unit waits, or has waited, for one of *conditions* of a unit."""
+        requirements = (r for s in self._tree.slot(name).dependents for r in s.unit.requirements)
+        return any(r.name == name and r.condition in conditions for r in requirements)
 
     def status(self, name: str) -> UnitStatus:
         """Return how one unit stands."""

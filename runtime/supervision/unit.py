@@ -110,8 +110,9 @@ def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:
 class UnitStatus:
     """How a unit stands at one moment; *reason* is the last thing that happened, in words.
 
-    *ready_after_sec* is the time from start to ready of the running generation, *waiting_for*
-    the names whose conditions do not hold yet, *error* what ended the last generation badly.
+    *ready_after_sec* is the time from start to ready of the running generation, *ran_sec* that to
+    its end once there is one, *waiting_for* the names whose conditions do not hold yet, *error*
+    what ended the last generation badly.
     """
 
     name: str
@@ -126,6 +127,7 @@ class UnitStatus:
     next_restart_at: datetime | None = None
     started_at: datetime | None = None
     ready_after_sec: float | None = None
+    ran_sec: float | None = None
     error: Exception | None = None
 
     @property

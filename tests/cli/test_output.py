@@ -79,7 +79,7 @@ NEVER_READY = {
 }
 ENDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "failed": ("exit 7", {}, ["exited with 7 after N s"]),
-    "done": ("exit 0", {}, ["completed"]),
+    "done": ("exit 0", {}, ["completed after N s"]),
     "killed": ("kill -9 $$", {}, ["killed by SIGKILL after N s"]),
     "died": ("kill -9 $$", NEVER_READY, ["killed by SIGKILL before it was ready after N s"]),
     "unready": (
@@ -114,6 +114,25 @@ def test_what_ends_says_why_in_words(site: Site) -> None:
     }
     assert ends == {name: sentences for name, (_, _, sentences) in ENDS.items()}
     assert said.endswith("runtime | stop: everything has ended\n")
+
+
+def test_one_that_others_wait_for_to_complete_is_told_once(site: Site) -> None:
+    site.add("prepare", "exit 0")
+    site.add("other", "exit 0")
+    for name, condition in (("a", "completed"), ("b", "completed_successfully")):
+        needed = {"name": "prepare", "condition": condition}
+        site.add(name, "exec sleep 1000", dependencies=[needed, "other"])
+    program = site.start()
+    program.read_until("READY AFTER(.*\n){5}")
+    program.send(signal.SIGTERM)
+    assert program.wait() == 0
+    said = re.sub(r"\d+\.\d+ s", "N s", program.err.text)
+    assert re.findall("runtime +[|] prepare (.*)", said) == ["completed after N s"]
+    assert re.findall("runtime +[|] other (.*)", said) == [
+        "is ready after N s",
+        "completed after N s",
+    ]
+    assert re.search("^prepare +completed +N s *$", said, re.MULTILINE)
 
 
 def test_what_ends_the_tree_is_said_to_be_the_reason(site: Site) -> None:

@@ -35,11 +35,12 @@ def test_what_does_not_run_has_a_reason(stage: Stage) -> None:
     assert row.split() == ["a", stage.value, "said", "why"]
 
 
-def test_what_has_completed_needs_none() -> None:
-    (_, row) = render(
-        status("a", Stage.COMPLETED, reason="completed", ready_after_sec=0)
-    ).splitlines()
-    assert row.split() == ["a", "completed", "0.00", "s"]
+def test_what_has_completed_needs_none_and_has_the_time_that_it_ran() -> None:
+    completed = status(
+        "a", Stage.COMPLETED, reason="completed after 1.3 s", ready_after_sec=0, ran_sec=1.25
+    )
+    (_, row) = render(completed).splitlines()
+    assert row.split() == ["a", "completed", "1.25", "s"]
 
 
 def test_a_name_is_never_broken_and_a_long_reason_is() -> None:

@@ -14,7 +14,7 @@ from runtime.supervision._exceptions import (
     UnitInUseError,
     UnknownUnitError,
 )
-from runtime.supervision.graph import Requirement, Stage
+from runtime.supervision.graph import Condition, Requirement, Stage
 from runtime.supervision.lifecycle import Lifecycle, Stages
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.supervisor import Supervisor
@@ -84,9 +84,55 @@ async def test_a_unit_that_keeps_dying_is_given_up_and_says_so(tree: MakeTree) -
         assert supervisor.status("a").stage is Stage.FAILED
         assert supervisor.status("a").reason == "no disk; given up after 2 restarts"
         assert isinstance(supervisor.status("a").error, OSError)
-        assert "a can no longer be ready (no disk" in supervisor.status("b").reason
-        assert "b can no longer be ready" in supervisor.status("c").reason
+        assert supervisor.status("b").reason == "not started: a no disk; given up after 2 restarts"
+        assert supervisor.status("c").reason == (
+            "not started: needs b, and a no disk; given up after 2 restarts"
+        )
         assert t.log == []
+
+
+async def test_of_a_long_chain_that_is_held_back_both_ends_are_told(tree: MakeTree) -> None:
+    t = tree(keep=True)
+
+    async def dies(*, task_status: UnitHandle) -> None:
+        raise OSError("exited with 1")
+
+    t.supervisor.add(Unit(name="a", body=dies))
+    for name, needed in ("ba", "cb", "dc"):
+        t.add(name, needed)
+    async with t.running() as supervisor:
+        await supervisor.wait_until("d", Stage.HELD)
+        assert [supervisor.status(name).reason for name in "bcd"] == [
+            "not started: a exited with 1",
+            "not started: needs b, and a exited with 1",
+            "not started: needs c, and a exited with 1",
+        ]
+        causes = [event.unit for event in supervisor.why("d")]
+        assert causes[:4] == ["d", "c", "b", "a"]
+
+
+async def test_the_time_that_a_unit_ran_is_known_once_it_has_ended(tree: MakeTree) -> None:
+    t = tree(keep=True)
+
+    async def works(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        await trio.sleep(2.5)
+
+    t.supervisor.add(Unit(name="a", body=works))
+    done = Requirement("a", Condition.COMPLETED)
+    t.supervisor.add(Unit(name="b", body=works, requirements=(done,)))
+    supervisor = t.supervisor
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await supervisor.wait_until("a", Stage.READY)
+        assert supervisor.status("a").ran_sec is None
+        await supervisor.wait_until("a", Stage.COMPLETED)
+        assert supervisor.status("a").ran_sec == 2.5
+        assert supervisor.status("a").reason == "completed after 2.5 s"
+        assert supervisor.is_awaited("a", Condition.READY, Condition.COMPLETED)
+        assert not supervisor.is_awaited("a", Condition.READY)
+        assert not supervisor.is_awaited("b", *Condition)
+        nursery.cancel_scope.cancel()
 
 
 async def test_waiting_dependents_keep_waiting_across_restarts(tree: MakeTree) -> None:
