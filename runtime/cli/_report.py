@@ -1,14 +1,18 @@
 """Tells a person what happens to the units of a tree, from its events."""
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import trio
 
 from runtime import _late
 from runtime.pilot import ProcessPilot
+from runtime.supervision.budget import Wait
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.graph import Condition, Stage
+from runtime.supervision.lifecycle import Stages
 
 from ._console import Console
 from ._table import render_table
@@ -16,6 +20,8 @@ from ._table import render_table
 # What a start-up and an ordinary stop are made of: the line of progress and the prompt tell these.
 _EXPECTED = ("waiting for ", "stopped before it was started")
 _COMPLETION = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
+_SLOW_SEC = 1.0  # a unit whose stop takes so long is told
+_MOST_NAMES = 20
 
 
 class Report:
@@ -25,6 +31,10 @@ class Report:
         self._pilot, self._console = pilot, console
         self._supervisor = pilot.supervisor
         self._start_ended: int | None = None  # the last event of start-up
+        self._stop_asked: float | None = None
+        self._stopping: dict[str, float] = {}  # since when, the oldest first
+        self._stopped: list[str] = []  # in the order in which they went down
+        self._stop_begun = trio.lowlevel.ParkingLot()
 
     async def run(self) -> None:
         """Tell every event until the journal is closed."""
@@ -36,6 +46,9 @@ class Report:
             newest = entry.sequence == self._supervisor.events.last
             if self._start_ended is None and newest and self._console.is_terminal:
                 self._console.progress(self._progress())
+        if self._stop_asked is not None and self._stopped:
+            took = trio.current_time() - self._stop_asked
+            self._console.say(f"stopped: {_listed(self._stopped)} ({took:.1f} s)")
 
     async def tell_start(self) -> None:
         """Show the table once start-up is over."""
@@ -55,8 +68,27 @@ class Report:
             table = await trio.to_thread.run_sync(render, statuses, pids, abandon_on_cancel=True)
             self._console.show(table)
 
+    async def tell_stop(self) -> None:
+        """Tell once of each unit whose part in the stop of the tree takes long."""
+        while True:
+            if not self._stopping:
+                await self._stop_begun.park()
+                continue
+            await trio.sleep_until(min(self._stopping.values()) + _SLOW_SEC)
+            now = trio.current_time()
+            slow = [name for name, since in self._stopping.items() if since + _SLOW_SEC <= now]
+            for name in slow:
+                del self._stopping[name]
+            if slow:
+                waits = [wait for name in slow if (wait := self._supervisor.stop_wait(name))]
+                whole = Wait(self._supervisor.stop_left_sec, self._supervisor.stop_within_sec)
+                wait = max(waits, default=whole)
+                left = f"{wait.left_sec:.1f} s left of {wait.of_sec:.3g} s"
+                self._console.say(f"waiting for {_listed(slow)} to stop, {left}")
+
     def _tell(self, event: UnitEvent, *, at_start: bool) -> None:
         if not event.unit:
+            self._stop_asked = trio.current_time()
             self._console.say(event.reason)
         elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):
             self._console.say(f"{event.unit} {event.reason}", bad=True)
@@ -65,6 +97,8 @@ class Report:
 
     def _tell_move(self, event: UnitEvent, *, at_start: bool) -> None:
         stages = self._supervisor.unit(event.unit).lifecycle.stages
+        if self._stop_asked is not None:
+            self._note_stop(event.unit, event.new, stages)
         if event.new == stages.running:
             told = at_start and self._console.is_terminal
             # Who waits for its end is told of that.
@@ -75,12 +109,25 @@ class Report:
             if event.reason != "stopped" or self._supervisor.stopping is None:
                 self._console.say(f"{event.unit} {event.reason}", bad=not well)
 
+    def _note_stop(self, unit: str, new: str | None, stages: Stages[Any]) -> None:
+        if new == stages.stopping:
+            self._stopping[unit] = trio.current_time()
+            self._stop_begun.unpark_all()
+        elif new in (stages.stopped, stages.failed):
+            self._stopping.pop(unit, None)
+            self._stopped.append(unit)
+
     def _progress(self) -> str:
         statuses = self._supervisor.statuses()
         done = sum(s.stage in (Stage.READY, Stage.COMPLETED) for s in statuses)
         starting = ", ".join(s.name for s in statuses if s.stage is Stage.STARTING)
         words = f"{done} of {len(statuses)} ready" + (f"; starting {starting}" if starting else "")
         return words[: shutil.get_terminal_size().columns - 1]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_completion(reason: str) -> bool:

@@ -114,6 +114,7 @@ class _Tree:
                 nursery.start_soon(self._hear, signals)
                 nursery.start_soon(self._note_stopping)
                 nursery.start_soon(self._report.tell_start)
+                nursery.start_soon(self._report.tell_stop)
                 if self._guard is not None:
                     nursery.start_soon(self._watch, self._guard)
                 await self._pilot.start()

@@ -24,6 +24,18 @@ class Deadlines(NamedTuple):
     over_at: float = inf
 
 
+class Wait(NamedTuple):
+    """How long a wait for the end of something may go on, and how long it may take in all."""
+
+    left_sec: float
+    of_sec: float
+
+
+class _Shield(NamedTuple):
+    opened: float
+    last: bool  #: it comes after SIGKILL
+
+
 def plan_stop(now: float, within_sec: float) -> Deadlines:
     """Divide *within_sec* seconds; a fifth, at most a second, is kept back for SIGKILL."""
     kept_back = min(_MOST_KEPT_BACK_SEC, within_sec / 5)
@@ -46,7 +58,7 @@ class StopBudget:
     def __init__(self) -> None:
         self._deadlines = Deadlines()
         self._children: set[StopBudget] = set()
-        self._shields: dict[trio.CancelScope, bool] = {}
+        self._shields: dict[trio.CancelScope, _Shield] = {}
 
     @property
     def begun(self) -> bool:
@@ -57,6 +69,15 @@ class StopBudget:
     def left_sec(self) -> float:
         """Seconds until all is over; infinite while no stop is under way."""
         return max(0.0, self._deadlines.over_at - trio.current_time()) if self.begun else inf
+
+    @property
+    def wait(self) -> Wait | None:
+        """How long what is waited for now has left; None while nothing is."""
+        if not self._shields:
+            return None
+        scope, shield = list(self._shields.items())[-1]
+        left_sec = max(0.0, scope.deadline - trio.current_time())
+        return Wait(left_sec, scope.deadline - shield.opened)
 
     def begin(self, within_sec: float) -> None:
         """Begin the stop; called again, it can only make the time shorter."""
@@ -95,9 +116,10 @@ class StopBudget:
     @contextmanager
     def _open_shield(self, own_sec: float | None, *, last: bool) -> Generator[trio.CancelScope]:
         until = self._deadlines.over_at if last else self._deadlines.polite_until
-        until = share(own_sec, trio.current_time(), until)
+        now = trio.current_time()
+        until = share(own_sec, now, until)
         with trio.CancelScope(shield=True, deadline=until) as scope:
-            self._shields[scope] = last
+            self._shields[scope] = _Shield(now, last)
             try:
                 yield scope
             finally:
@@ -105,8 +127,8 @@ class StopBudget:
 
     def _tighten(self, deadlines: Deadlines) -> None:
         self._deadlines = tighten(self._deadlines, deadlines)
-        for scope, last in self._shields.items():
-            until = self._deadlines.over_at if last else self._deadlines.polite_until
+        for scope, shield in self._shields.items():
+            until = self._deadlines.over_at if shield.last else self._deadlines.polite_until
             scope.deadline = min(scope.deadline, until)
         for child in self._children:
             child._tighten(self._deadlines)  # noqa: SLF001 - another of the same class

@@ -20,7 +20,7 @@ from ._exceptions import UnitFailedError, UnitInUseError, UnknownUnitError
 from ._keeper import Keeper
 from ._slot import Slot
 from ._tree import Tree
-from .budget import DEFAULT_STOP_SEC
+from .budget import DEFAULT_STOP_SEC, Wait
 from .events import Chronicle, Journal, UnitEvent
 from .graph import Condition, Stage
 from .unit import Unit, UnitStatus, current_unit
@@ -100,6 +100,11 @@ class Supervisor:
     def stop_left_sec(self) -> float:
         """Seconds that are left of a stop under way; infinite without one."""
         return self._tree.budget.left_sec
+
+    def stop_wait(self, name: str) -> Wait | None:
+        """Return how long a unit may still take to stop, None while it is not waited for."""
+        budget = self._tree.slot(name).budget
+        return None if budget is None else budget.wait
 
     def locate(self, path: str) -> tuple[Supervisor, str]:
         """Return the supervisor that ``worker/cpu-0`` belongs to, and its name there."""

@@ -144,6 +144,24 @@ def test_what_ends_the_tree_is_said_to_be_the_reason(site: Site) -> None:
     assert "runtime | stop: b exited with 4 after N s\n" in said
 
 
+def test_a_stop_tells_in_which_order_all_went_down_and_what_it_waits_for(site: Site) -> None:
+    site.add("db", "trap '' TERM; SAY; exec sleep 1000", timeout=1.5)
+    site.add("api", "SAY; exec sleep 1000", dependencies=["db"])
+    program = site.start()
+    site.hear_everyone()
+    program.read_until("NAME")
+    program.send(signal.SIGTERM)
+    assert program.wait() == 0
+    said = re.sub(r"\d+\.\d s", "N s", program.err.text.partition("stop: ")[2])
+    said = re.sub(r"pid \d+", "pid P", said)
+    assert [line.partition("| ")[2] or line for line in said.splitlines()] == [
+        "SIGTERM received",
+        "waiting for db to stop, N s left of N s",
+        "db killed (pid P): still there N s after SIGTERM",
+        "stopped: api, db (N s)",
+    ]
+
+
 # On a terminal.
 
 

@@ -7,6 +7,7 @@ import trio.testing
 
 from runtime.cli._report import Report
 from runtime.supervision.events import Journal
+from runtime.supervision.graph import Requirement
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit, UnitHandle
 
@@ -37,6 +38,79 @@ class Pilot:
 async def stay(*, task_status: UnitHandle) -> None:
     task_status.started()
     await trio.sleep_forever()
+
+
+def stays(*needed: str, stop_sec: float, own_sec: float | None = 5) -> dict[str, Any]:
+    """Define a unit that takes some time to stop, of which it says so much beforehand."""
+
+    async def body(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with task_status.budget.polite(own_sec) if own_sec else trio.CancelScope(shield=True):
+                await trio.sleep(stop_sec)
+
+    return {"body": body, "requirements": tuple(map(Requirement, needed))}
+
+
+async def tell_stop_of(units: dict[str, dict[str, Any]]) -> list[str]:
+    """Return what is said of the stop of these units."""
+    supervisor = Supervisor([Unit(name=name, **fields) for name, fields in units.items()])
+    heard = Heard()
+    report = Report(Pilot(supervisor), heard)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        nursery.start_soon(report.tell_stop)
+        async with trio.open_nursery() as telling:
+            telling.start_soon(report.run)
+            await trio.testing.wait_all_tasks_blocked()
+            heard.sentences.clear()
+            supervisor.ask_stop_tree("enough")
+            await supervisor.wait_ended()
+            supervisor.events.close()
+        nursery.cancel_scope.cancel()
+    return heard.sentences
+
+
+async def test_a_stop_is_told_once_it_is_over_in_the_order_in_which_all_went_down(
+    autojump_clock: Any,
+) -> None:
+    units = {
+        "db": stays(stop_sec=0.4),
+        "cache": stays(stop_sec=0.3),
+        "api": stays("db", "cache", stop_sec=0.5),
+    }
+    assert await tell_stop_of(units) == ["stop: enough", "stopped: api, cache, db (0.9 s)"]
+
+
+async def test_what_takes_long_to_stop_is_told_once_with_the_time_that_it_has(
+    autojump_clock: Any,
+) -> None:
+    units = {
+        "log": stays(stop_sec=3, own_sec=None),  # it has what the whole stop has left
+        "db": stays("log", stop_sec=4.2),
+        "cache": stays("log", stop_sec=0.9),
+        "web": stays("log", stop_sec=2, own_sec=10),
+        "api": stays("db", "cache", stop_sec=1.5, own_sec=2),
+    }
+    assert await tell_stop_of(units) == [
+        "stop: enough",
+        "waiting for web, api to stop, 9.0 s left of 10 s",
+        "waiting for db to stop, 4.0 s left of 5 s",
+        "waiting for log to stop, 23.3 s left of 30 s",
+        "stopped: api, web, cache, db, log (8.7 s)",
+    ]
+
+
+async def test_of_many_units_that_stop_the_first_are_named(autojump_clock: Any) -> None:
+    units = {f"u{number}": stays(stop_sec=2 + number / 100) for number in range(25)}
+    first = ", ".join(f"u{number}" for number in range(20))
+    assert await tell_stop_of(units) == [
+        "stop: enough",
+        f"waiting for {first} and 5 more to stop, 4.0 s left of 5 s",
+        f"stopped: {first} and 5 more (2.2 s)",
+    ]
 
 
 async def test_events_that_came_too_fast_are_counted(autojump_clock: Any) -> None:

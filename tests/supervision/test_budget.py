@@ -115,3 +115,19 @@ async def test_hold_asks_nobody_to_stop_when_the_body_ends_by_itself() -> None:
     asked: list[bool] = []
     await StopBudget().hold(partial(trio.sleep, 1), ask_to_stop=lambda: asked.append(True))
     assert asked == []
+
+
+async def test_it_knows_how_long_the_innermost_wait_has_left() -> None:
+    budget = StopBudget()
+    assert budget.wait is None
+    with budget.polite(5):
+        await trio.sleep(1.5)
+        assert budget.wait == pytest.approx((3.5, 5))
+        with budget.final(2):
+            assert budget.wait == pytest.approx((2, 2))
+        budget.begin(2.5)  # half a second of it is kept back
+        assert budget.wait == pytest.approx((2, 3.5))
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        assert budget.wait == pytest.approx((0, 3.5))
+    assert budget.wait is None
