@@ -181,7 +181,7 @@ class Process(BaseModel):
     )
     stop_signal: SignalName = Field(
         default="SIGTERM",
-        description="The signal that asks the process group to stop.",
+        description="The signal that asks the process and all that descends from it to stop.",
         examples=["SIGINT"],
     )
     replicas: int | None = Field(
