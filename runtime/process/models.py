@@ -29,7 +29,7 @@ from .hooks import call_plugin
 from .host import Host
 from .output import Output
 from .popen import PopenView
-from .privileges import Privileges, Rights, Wishes, decide
+from .privileges import Privileges, Rights, Wishes, decide, judge_program
 from .readiness import STRATEGIES, Candidate, wait_ready
 from .specs import (
     RLIMITS,
@@ -388,7 +388,8 @@ class Process(BaseModel):
     def resolve_privileges(self, rights: Rights, problems: list[Problem]) -> None:
         """Look up the user and all else that it is given.
 
-        What is unknown, or one with these *rights* may not give, is added to the *problems*.
+        What is unknown, or one with these *rights* may not give, is added to the *problems*, and a
+        program that its user may not execute.
         """
         wishes = Wishes(
             user=self.user,
@@ -398,6 +399,9 @@ class Process(BaseModel):
             rlimits=self.rlimits,
         )
         self._privileges = decide(wishes, rights, self.location, problems)
+        if self._privileges is not None and self.path.is_absolute():
+            problem = judge_program(self.path, self._privileges)
+            problems += [Problem((*self.location, "path"), problem)] if problem else []
 
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the child gets."""

@@ -21,6 +21,8 @@ from typing import Self, TypeVar
 
 from runtime._problems import Location, Problem, did_you_mean
 
+from ._access import find_barrier
+from ._executable import is_folder
 from .specs import HIGHEST_ID, RLIMITS, Limit
 
 # Bits of a capability set: see capabilities(7).
@@ -171,6 +173,21 @@ def decide(
         return None
     known = {name: _numbers(pair) for name, pair in wishes.rlimits.items() if name in RLIMITS}
     return replace(account, umask=wishes.umask, nice=wishes.nice, limits=known)
+
+
+def judge_program(program: Path, given: Privileges) -> str:
+    """Return what keeps *program* from being run by the user that it is *given*, in words."""
+    if given.uid is None:
+        return ""
+    groups = {*(given.groups or ()), *(() if given.gid is None else (given.gid,))}
+    barrier = find_barrier(program, given.uid, frozenset(groups))
+    if barrier is None:
+        return ""
+    act = "enter" if is_folder(barrier) else "execute"
+    return (
+        f"user {given.user!r} cannot run {program}, for it may not {act} {barrier};"
+        " name a program that it may execute"
+    )
 
 
 def _numbers(pair: tuple[Limit, Limit]) -> tuple[int, int]:

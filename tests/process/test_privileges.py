@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -379,6 +380,30 @@ def test_a_manifest_tells_each_problem_at_its_place_and_may_check_again() -> Non
     second.user, second.rlimits = None, {}
     assert manifest.validate_privileges() is manifest
     assert [process.privileges for process in manifest.processes] == [Privileges(umask=18), None]
+
+
+@pytest.mark.parametrize(
+    ("closed", "act"),
+    [pytest.param("bin", "enter", id="folder"), pytest.param("bin/tool", "execute", id="file")],
+)
+def test_a_program_that_its_user_may_not_execute_is_told(closed: str, act: str) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        (folder / "bin").mkdir(mode=0o755)
+        tool = folder / "bin" / "tool"
+        tool.write_text("#!/bin/sh\n")
+        tool.chmod(0o755)
+        assert problems(ROOT, path=tool, user="nobody") == []
+        (folder / closed).chmod(0o700)
+        words = (
+            f"user 'nobody' cannot run {tool}, for it may not {act} {folder / closed};"
+            " name a program that it may execute"
+        )
+        assert problems(ROOT, path=tool, user="nobody") == [("path", words)]
+        assert problems(ROOT, path=tool, user="root") == []
+        assert problems(ROOT, path=tool, group="nogroup") == []
+        assert problems(ROOT, path="tool", user="nobody") == []  # it has not been looked for yet
 
 
 def test_the_variables_of_the_user_give_way_to_those_of_the_entry(
