@@ -50,7 +50,7 @@ def read_roster(folder: Path) -> list[Entry]:
         header, *lines = (folder / _NAME).read_text("ascii").split("\n")
     except (OSError, ValueError):
         return []
-    if header != _where_pids_mean_the_same():
+    if not header or header != _where_pids_mean_the_same():
         return []
     return [entry for line in lines if (entry := Entry.parse(line)) is not None]
 
@@ -128,10 +128,10 @@ class Roster:
 
 
 def _where_pids_mean_the_same() -> str:
-    """Return what names this boot of the host and this PID namespace."""
+    """Return what names this boot of the host and this PID namespace, nothing if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
     except OSError:
-        return "?"
+        return ""
     return f"{boot} {namespace}"

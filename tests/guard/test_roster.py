@@ -165,14 +165,19 @@ def test_without_proc_nothing_is_noted(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_proc_all_pids_are_taken_for_the_same(
+def test_where_nobody_knows_what_a_pid_means_no_entry_is_believed(
     tmp_path: Path, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def read_text(path: Path, *_: object) -> str:
-        raise FileNotFoundError(path)
+    read_text = Path.read_text
 
-    monkeypatch.setattr(Path, "read_text", read_text)
+    def hide_boot_id(path: Path, *arguments: str) -> str:
+        if path.name == "boot_id":
+            raise PermissionError(path)
+        return read_text(path, *arguments)
+
+    monkeypatch.setattr(Path, "read_text", hide_boot_id)
     roster = Roster(tmp_path)
-    note(roster, child)
-    assert (tmp_path / "processes").read_bytes().startswith(b"?\n")
+    entry = note(roster, child)
+    assert (tmp_path / "processes").read_bytes() == entry.line()
+    assert read_roster(tmp_path) == []
     roster.close()
