@@ -112,3 +112,11 @@ class UnitFailedError(SupervisionError):
 
     def __str__(self) -> str:
         return f"{self.name} did not become ready: {self.reason}"
+
+
+def in_words(error: Exception) -> str:
+    """Return what a person needs to hear of an error: a group is told by its first member."""
+    if isinstance(error, ExceptionGroup):
+        first: Exception = error.exceptions[0]
+        return in_words(first)
+    return str(error) or type(error).__name__

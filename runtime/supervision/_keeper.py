@@ -13,7 +13,7 @@ from typing import final
 
 import trio
 
-from ._exceptions import EndedBeforeReadyError, IllegalTransitionError
+from ._exceptions import EndedBeforeReadyError, IllegalTransitionError, in_words
 from ._slot import Slot
 from ._tree import Tree
 from .budget import StopBudget
@@ -123,14 +123,19 @@ class Keeper:
         self._judge_end(error)
 
     def _begin(self) -> bool:
-        """Enter the unit's next generation, unless its table forbids to start it as it is."""
-        slot = self._slot
+        """Enter the unit's next generation, unless it or its table forbids to start it as it is."""
+        slot, tree = self._slot, self._tree
         try:
-            number = self._tree.move(slot, slot.unit.lifecycle.stages.starting, "starting")
+            slot.unit.admit()
+        except Exception as refusal:  # noqa: BLE001 - the edge of a unit: whatever it is is told
+            tree.fail(slot, in_words(refusal))
+            self._refuse(refusal)
+            return False
+        try:
+            number = tree.move(slot, slot.unit.lifecycle.stages.starting, "starting")
         except IllegalTransitionError as refusal:
-            slot.over, slot.error = Stage.FAILED, refusal
-            self._tree.explain(slot, str(refusal))
-            self._tree.after_end(slot)
+            tree.explain(slot, str(refusal))
+            self._refuse(refusal)
             return False
         slot.generation += 1
         slot.live, slot.stop_due, slot.stop_sent = True, False, False
@@ -139,6 +144,10 @@ class Keeper:
         slot.cause = number
         return True
 
+    def _refuse(self, refusal: Exception) -> None:
+        self._slot.over, self._slot.error = Stage.FAILED, refusal
+        self._tree.after_end(self._slot)
+
     async def _run_body(self, budget: StopBudget) -> None:
         slot = self._slot
         handle = UnitHandle(
@@ -146,6 +155,7 @@ class Keeper:
             budget,
             on_started=self._became_ready,
             on_ending=self._is_ending,
+            on_failing=lambda reason: self._tree.fail(slot, reason),
             on_note=lambda fact: self._tree.explain(slot, fact),
         )
         with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
@@ -176,7 +186,7 @@ class Keeper:
         if slot.stop_due:
             slot.stop_due = False
             last = stages.stopped if error is None else stages.failed
-            self._close_cycle(last, f"stopped, but {_in_words(error)}" if error else "stopped")
+            self._close_cycle(last, f"stopped, but {in_words(error)}" if error else "stopped")
             tree.after_end(slot)
             return
         if error is not None:
@@ -184,7 +194,7 @@ class Keeper:
             _logger.debug("%s failed", path, exc_info=error)
         slot.cause = None
         ran_sec = trio.current_time() - slot.started
-        words = f"completed after {ran_sec:.1f} s" if error is None else _in_words(error)
+        words = f"completed after {ran_sec:.1f} s" if error is None else in_words(error)
         reason = words + self._decide(error)
         number = self._close_cycle(stages.stopped if error is None else stages.failed, reason)
         slot.cause = number
@@ -216,15 +226,10 @@ class Keeper:
         return f"; {verdict.reason}" if isinstance(verdict, GiveUp) else ""
 
     def _close_cycle(self, last: str, reason: str) -> int:
-        lifecycle = self._slot.unit.lifecycle
+        lifecycle, number = self._slot.unit.lifecycle, self._slot.last
+        if lifecycle.state == last == lifecycle.stages.failed and number is not None:
+            self._slot.reason = reason  # it was said when it failed
+            return number
         if last not in lifecycle.table.successors(lifecycle.state):
             self._tree.move(self._slot, lifecycle.stages.stopping, reason)
         return self._tree.move(self._slot, last, reason)
-
-
-def _in_words(error: Exception) -> str:
-    """Return what a person needs to hear of an error: a group is told by its first member."""
-    if isinstance(error, ExceptionGroup):
-        first: Exception = error.exceptions[0]
-        return _in_words(first)
-    return str(error) or type(error).__name__

@@ -41,14 +41,18 @@ class Tree:
 
     def add(self, units: Iterable[Unit]) -> list[Slot]:
         """Add *units*, or raise with nothing changed."""
-        new = list(units)
-        needs = {name: slot.unit.requirements for name, slot in self.slots.items()}
-        for unit in new:
-            if unit.name in needs:
+        new: dict[str, Unit] = {}
+        for unit in units:
+            if unit.name in self.slots or unit.name in new:
                 raise DuplicateUnitError(unit.name)
-            needs[unit.name] = unit.requirements
-        start_order(needs)
-        slots = [Slot(unit) for unit in new]
+            new[unit.name] = unit
+        known = self.slots.keys() | new.keys()
+        for requirement in (r for unit in new.values() for r in unit.requirements):
+            if requirement.name not in known:
+                raise UnknownUnitError(requirement.name, known)
+        # What is there already cannot depend on what is new, so a circle is among the new ones.
+        start_order({n: [r for r in u.requirements if r.name in new] for n, u in new.items()})
+        slots = [Slot(unit) for unit in new.values()]
         self.slots.update((slot.unit.name, slot) for slot in slots)
         for slot in slots:
             for needed in dict.fromkeys(r.name for r in slot.unit.requirements):
@@ -72,8 +76,8 @@ class Tree:
     # --- what is wanted ---------------------------------------------------------------------------
 
     def expect(self, slot: Slot) -> None:
-        """Want a unit that starts by itself, for the run that begins or goes on."""
-        slot.wanted = slot.unit.autostart and self.stopping is None
+        """Want a unit that starts by itself, or was asked to, for this run."""
+        slot.wanted = (slot.wanted or slot.unit.autostart) and self.stopping is None
         if slot.wanted:
             self.start_up.expect(slot)
 
@@ -200,6 +204,14 @@ class Tree:
         )
         slot.wake()
         return slot.last
+
+    def fail(self, slot: Slot, reason: str) -> None:
+        """Move a unit to its failed state where its table lets it, else record the reason only."""
+        lifecycle = slot.unit.lifecycle
+        if lifecycle.stages.failed in lifecycle.table.successors(lifecycle.state):
+            self.move(slot, lifecycle.stages.failed, reason)
+        else:
+            self.explain(slot, reason)
 
     def explain(self, slot: Slot, reason: str, *, cause: int | None = None) -> None:
         """Record a fact about a unit that changes no state."""

@@ -54,7 +54,7 @@ class Supervisor:
         self._jitter = jitter
         self._nursery: trio.Nursery | None = None
         self._ended = trio.Event()
-        self._add_all(units)
+        self.add(*units)
 
     # --- what there is --------------------------------------------------------------------------
 
@@ -145,12 +145,30 @@ class Supervisor:
 
     # --- changing what there is -----------------------------------------------------------------
 
-    def add(self, unit: Unit) -> None:
-        """Add a unit; while the tree runs it is started as it would have been at the beginning.
+    def add(self, *units: Unit) -> None:
+        """Add units; while the tree runs they are started as they would have been at the beginning.
 
-        Raises `DuplicateUnitError` and `UnknownUnitError`, with nothing changed.
+        Raises `DuplicateUnitError`, `UnknownUnitError` and `DependencyCycleError`, with nothing
+        changed.
         """
-        self._add_all([unit])
+        slots = self._tree.add(units)
+        if self._nursery is not None and self._tree.stopping is None:
+            for slot in slots:
+                self._enter(slot, self._nursery)
+        for slot in slots:
+            self._tree.pull_needed(slot)
+
+    def move(self, name: str, state: str, reason: str) -> None:
+        """Move the state of a unit that is not live, for a kind with states of its own.
+
+        Raises `IllegalTransitionError` where its table forbids it, and `RuntimeError` while its
+        body runs: then the body says what it does.
+        """
+        slot = self._tree.slot(name)
+        if slot.live:
+            raise RuntimeError(f"{name} is live; only its body can say where it is")
+        slot.cause = None
+        self._tree.move(slot, state, reason)
 
     async def remove(self, name: str) -> None:
         """Stop a unit and forget it; `UnitInUseError` while another one depends on it.
@@ -166,14 +184,6 @@ class Supervisor:
             self._tree.forget(slot)
         else:
             await self._until(slot, lambda: slot.unit.name not in self._tree.slots)
-
-    def _add_all(self, units: Iterable[Unit]) -> None:
-        slots = self._tree.add(units)
-        if self._nursery is not None and self._tree.stopping is None:
-            for slot in slots:
-                self._enter(slot, self._nursery)
-        for slot in slots:
-            self._tree.pull_needed(slot)
 
     # --- the life of the tree -------------------------------------------------------------------
 

@@ -57,18 +57,21 @@ class UnitHandle:
     budget: StopBudget
     path: str
 
-    __slots__ = ("_on_ending", "_on_note", "_on_started", "budget", "path")
+    __slots__ = ("_on_ending", "_on_failing", "_on_note", "_on_started", "budget", "path")
 
     def __init__(
         self,
         path: str,
         budget: StopBudget,
+        *,
         on_started: Callable[[], None] = lambda: None,
         on_ending: Callable[[str], None] = lambda _: None,
+        on_failing: Callable[[str], None] = lambda _: None,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path, self.budget = path, budget
-        self._on_started, self._on_ending, self._on_note = on_started, on_ending, on_note
+        self._on_started, self._on_note = on_started, on_note
+        self._on_ending, self._on_failing = on_ending, on_failing
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
         """Report that the unit is ready; a second call raises `RuntimeError`, as Trio's does."""
@@ -77,6 +80,10 @@ class UnitHandle:
     def ending(self, reason: str) -> None:
         """Report that the work is over and only the clearing up remains."""
         self._on_ending(reason)
+
+    def failing(self, reason: str) -> None:
+        """Report that the unit has failed already, though its body has not ended yet."""
+        self._on_failing(reason)
 
     def note(self, fact: str) -> None:
         """Record a fact about the unit that changes no state."""
@@ -151,11 +158,11 @@ _NOT_RESTARTED = RestartPolicy()
 class Unit:
     """What a supervisor needs to know to run something.
 
-    *requirements* are met before it starts. *restart* says what follows an end that nobody asked
-    for; with *ends_tree* an end that no restart follows stops the whole supervisor.
-    *restart_dependents* restarts what depends on it whenever it ends unasked or is restarted. A
-    tree whose *keeps_alive* units have all ended for good is over. *inner* is the supervisor whose
-    ``run`` is the body.
+    *requirements* are met before it starts; then *admit* may still raise why it cannot. *restart*
+    says what follows an end that nobody asked for; with *ends_tree* an end that no restart follows
+    stops the whole supervisor. *restart_dependents* restarts what depends on it whenever it ends
+    unasked or is restarted. A tree whose *keeps_alive* units have all ended for good is over.
+    *inner* is the supervisor whose ``run`` is the body.
     """
 
     name: str
@@ -163,6 +170,7 @@ class Unit:
     kind: str = "unit"
     lifecycle: Lifecycle[Any] = field(default_factory=plain_lifecycle)
     requirements: tuple[Requirement, ...] = ()
+    admit: Callable[[], None] = lambda: None
     restart: RestartPolicy = _NOT_RESTARTED
     ends_tree: bool = False
     restart_dependents: bool = False
