@@ -228,7 +228,8 @@ class Keeper:
     def _close_cycle(self, last: str, reason: str) -> int:
         lifecycle, number = self._slot.unit.lifecycle, self._slot.last
         if lifecycle.state == last == lifecycle.stages.failed and number is not None:
-            self._slot.reason = reason  # it was said when it failed
+            self._slot.reason = reason  # that it failed was said when it did
+            self._slot.wake()
             return number
         if last not in lifecycle.table.successors(lifecycle.state):
             self._tree.move(self._slot, lifecycle.stages.stopping, reason)
