@@ -1,0 +1,82 @@
+"""What everything that runs a tree of units has in common: to be a block, or a task."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from runtime.supervision.supervisor import Supervisor
+
+
+class TreeBlock:
+    """Runs the tree of *supervisor*, once.
+
+    ``async with x:`` returns control when all is ready, and stops it in order at the end of the
+    block. ``await x.start()`` runs until the tree has ended instead, and can be given to
+    ``nursery.start``.
+    """
+
+    supervisor: Supervisor
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._started = False
+        self._block: AbstractAsyncContextManager[None] | None = None
+
+    def _prepare(self) -> None:
+        """Get ready to start; what is raised here keeps the tree from starting."""
+
+    async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until everything has ended or `stop` is called; cancelled, stop in order.
+
+        Reports started when each unit is ready, over, or known to be held up. Raises `RuntimeError`
+        when it has been started before, and `ProblemsError`, a `ValueError`, when it cannot start
+        as it is.
+        """
+        self._begin()
+        await self.supervisor.run(task_status=task_status)
+
+    def _begin(self) -> None:
+        if self._started:
+            raise RuntimeError(f"this {type(self).__name__} has been started before")
+        self._prepare()
+        self._started = True
+
+    async def stop(self) -> None:
+        """Stop everything in reverse order and return when nothing is left of it."""
+        if self.supervisor.running:
+            self.supervisor.ask_stop_tree("asked to stop")
+            await self.supervisor.wait_ended()
+
+    def is_running(self) -> bool:
+        """Return whether the tree runs."""
+        return self.supervisor.running
+
+    async def __aenter__(self) -> Self:
+        self._begin()  # before there is a nursery, which would make a group of what is raised
+        self._block = self._open()
+        await self._block.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if self._block is None:
+            raise RuntimeError(f"this {type(self).__name__} has not been entered")
+        return await self._block.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[None]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.supervisor.run)
+            try:
+                yield
+            finally:
+                self.supervisor.ask_stop_tree("the block that it belongs to was left")

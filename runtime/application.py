@@ -1,0 +1,249 @@
+"""Application: services, processes and whatever else runs, as one tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
+
+import trio
+
+from runtime._tree_block import TreeBlock
+from runtime.manifest import Manifest, load_manifest
+from runtime.pilot import ProcessPilot
+from runtime.process.host import Host
+from runtime.service.models import ApplicationStatus, ServiceState
+from runtime.service.plain import ServiceFunction, as_service_class
+from runtime.service.registry import get_available_services, get_service_class
+from runtime.service.service import Service, derive_name
+from runtime.service._exceptions import UnknownServiceClassError
+from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
+from runtime.supervision._exceptions import DuplicateUnitError, UnknownUnitError
+from runtime.supervision.budget import DEFAULT_STOP_SEC
+from runtime.supervision.graph import Requirement, Stage
+from runtime.supervision.restart import RestartPolicy
+from runtime.supervision.supervisor import Supervisor
+from runtime.supervision.unit import Unit
+
+S = TypeVar("S", bound=Service)
+_NOT_RESTARTED = RestartPolicy()
+
+
+class Application(TreeBlock):
+    """The root of a program: its services, and the processes and services of a manifest.
+
+    ``async with Application() as app:`` returns control when everything is ready, and stops all of
+    it, in order, at the end of the block. ``await app.start()`` runs until `stop` is called, or
+    until everything in it has ended; it can be given to ``nursery.start``.
+
+    *config* is a manifest; without one there is just what is registered. *version* is what the
+    status shows where the manifest has none. *units* are run in the same tree. *host* says where
+    processes run. With *keep* the tree goes on when everything has ended.
+    """
+
+    def __init__(
+        self,
+        config: Manifest | None = None,
+        *,
+        version: str = "0",
+        plugin_directory: Path | None = None,
+        units: Iterable[Unit] = (),
+        host: Host | None = None,
+        keep: bool = False,
+    ) -> None:
+        within = DEFAULT_STOP_SEC if config is None else config.stop_within_sec
+        super().__init__(Supervisor(stop_within_sec=within, keep=keep))
+        self.config = config
+        self._version = version
+        self._services: dict[str, Service] = {}
+        #: The processes of the manifest, by their own face.
+        self.pilot: ProcessPilot | None = None
+        new = list(units)
+        if config is not None:
+            self.pilot = ProcessPilot(
+                config, plugin_directory, host=host, supervisor=self.supervisor
+            )
+            new += self.pilot.units
+            new += self._make_services(config)
+        self.supervisor.add(*new)
+        for service in self._services.values():
+            service.attach(self.supervisor)
+
+    @classmethod
+    async def create(cls, config_file: str | Path | None = None, **overrides: Any) -> Self:  # noqa: ANN401 - whatever a manifest may say
+        """Return an application made from a manifest file, whose keys *overrides* replace.
+
+        Raises `ManifestError` with all that is wrong with the file.
+        """
+        if config_file is None:
+            return cls(Manifest.model_validate(overrides) if overrides else None)
+        manifest = await trio.to_thread.run_sync(load_manifest, Path(config_file))
+        if overrides:
+            manifest = Manifest.model_validate({**manifest.model_dump(), **overrides})
+        return cls(manifest)
+
+    async def initialize(self) -> None:
+        """Do nothing more: an application is complete when it is made; this may be called twice."""
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether services can be registered, which is always so."""
+        return True
+
+    def _make_services(self, config: Manifest) -> list[Unit]:
+        units: list[Unit] = []
+        for entry in config.services:
+            service = entry.service_class(entry.name)
+            service.configure({**entry.configuration, "autostart": False, "enabled": entry.enabled})
+            self._services[service.name] = service
+            units.append(
+                service_unit(
+                    service,
+                    requirements=entry.requirements,
+                    restart=entry.restart_policy,
+                    restart_dependents=entry.restart_dependents,
+                    timeout=entry.timeout,
+                    autostart=entry.autostart and entry.enabled,
+                )
+            )
+        return units
+
+    # --- services ---------------------------------------------------------------------------------
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """All services by name."""
+        return MappingProxyType(self._services)
+
+    def register_service(
+        self,
+        service_class: type[S] | ServiceFunction,
+        name: str | None = None,
+        *,
+        requirements: Iterable[Requirement] = (),
+        restart: RestartPolicy = _NOT_RESTARTED,
+        restart_dependents: bool = False,
+        timeout: float | None = DEFAULT_TIMEOUT_SEC,
+    ) -> S:
+        """Return a new service of this class, or of this short form, in the tree and not started.
+
+        Without a *name* it has that of its class, with a number where that is taken. The other
+        arguments are those of `service_unit`. While the application runs it is started by a
+        configuration with ``autostart``, by `Service.start`, or because something needs it; before
+        that, together with the application, if it is enabled and configured as far as it has to be.
+        Raises `DuplicateUnitError` and `UnknownUnitError`, which are `ValueError`s.
+        """
+        made = as_service_class(service_class)  # type: ignore[arg-type]
+        service = made(name if name is not None else self._free_name(derive_name(made)))
+        self.supervisor.add(
+            service_unit(
+                service,
+                requirements=requirements,
+                restart=restart,
+                restart_dependents=restart_dependents,
+                timeout=timeout,
+            )
+        )
+        self._services[service.name] = service
+        service.attach(self.supervisor)
+        return service  # type: ignore[return-value]
+
+    def register_service_by_name(self, service_name: str, instance_name: str | None = None) -> Service:
+        """Register a service of a registered class; see `register_service`.
+
+        Raises `UnknownServiceClassError`, a `ValueError`, too.
+        """
+        found = get_service_class(service_name)
+        if found is None:
+            raise UnknownServiceClassError(service_name, get_available_services())
+        return self.register_service(found, instance_name)
+
+    async def deregister_service(self, service_name: str) -> bool:
+        """Stop a service and forget it; return True.
+
+        Raises `UnknownUnitError` and, when something depends on it, `UnitInUseError`; both are
+        `ValueError`s. Cancelled, it is stopped and forgotten all the same.
+        """
+        service = self._service(service_name)
+        await self.supervisor.remove(service_name)
+        service.attach(None)
+        self._services.pop(service_name, None)
+        return True
+
+    def get_service(self, name: str) -> Service | None:
+        """Return the service of this name, or None."""
+        return self._services.get(name)
+
+    def get_services_by_type(self, service_type: type[S]) -> list[S]:
+        """Return all services of this class, or of one derived from it."""
+        return [each for each in self._services.values() if isinstance(each, service_type)]
+
+    async def start_service(self, service_name: str) -> None:
+        """Start a service; errors as in `Service.start`, and `UnknownUnitError`."""
+        await self._service(service_name).start()
+
+    async def stop_service(self, service_name: str) -> None:
+        """Stop a service; errors as in `Service.stop`, and `UnknownUnitError`."""
+        await self._service(service_name).stop()
+
+    async def start_enabled_services(self) -> None:
+        """Start all services that are enabled and can be started, and return when they are ready.
+
+        Several failures are an `ExceptionGroup`.
+        """
+        async with trio.open_nursery() as nursery:
+            for service in self._enabled():
+                nursery.start_soon(self.supervisor.start_unit, service.name)
+
+    def _enabled(self) -> list[Service]:
+        return [each for each in self._services.values() if each.is_enabled and each.can_start]
+
+    def _service(self, name: str) -> Service:
+        try:
+            return self._services[name]
+        except KeyError:
+            raise UnknownUnitError(name, self._services) from None
+
+    def _free_name(self, name: str) -> str:
+        taken = set(self.supervisor.names)
+        if name not in taken:
+            return name
+        number = 1
+        while f"{name}_{number}" in taken:
+            number += 1
+        return f"{name}_{number}"
+
+    # --- the whole --------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        if self.pilot is not None:
+            self.pilot.check_names()
+        for service in self._enabled():
+            if self.config is None or service.name not in {e.name for e in self.config.services}:
+                self.supervisor.ask_start(service.name, reason="starts with the application")
+
+    @property
+    def state(self) -> ServiceState:
+        """Where the application is: what its units make of it."""
+        supervisor = self.supervisor
+        if not self._started:
+            return ServiceState.INITIALIZED
+        if not supervisor.running:
+            return ServiceState.STOPPED if supervisor.stopping else ServiceState.STARTING
+        if supervisor.stopping is not None:
+            return ServiceState.STOPPING
+        if any(status.stage in (Stage.FAILED, Stage.HELD) for status in supervisor.statuses()):
+            return ServiceState.ERROR
+        return ServiceState.RUNNING if supervisor.settled else ServiceState.STARTING
+
+    @property
+    def status(self) -> ApplicationStatus:
+        """How the application stands, with all its services."""
+        version = None if self.config is None else self.config.version
+        return ApplicationStatus(
+            version=version or self._version,
+            state=self.state,
+            services={name: service.status for name, service in self._services.items()},
+        )
