@@ -8,8 +8,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runtime.application import Application as Application
     from runtime.guard import Guard as Guard
     from runtime.guard import open_guard as open_guard
+    from runtime.manifest import Manifest as Manifest
     from runtime.manifest import load_manifest as load_manifest
     from runtime.pilot import ProcessPilot as ProcessPilot
     from runtime.plugin import Plugin as Plugin
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from runtime.process import ProcessManifest as ProcessManifest
     from runtime.process import ProcessState as ProcessState
     from runtime.process import ProcessStatus as ProcessStatus
+    from runtime.service import Service as Service
+    from runtime.service import ServiceConfiguration as ServiceConfiguration
+    from runtime.service import ServiceManager as ServiceManager
     from runtime.supervision import Condition as Condition
     from runtime.supervision import Requirement as Requirement
     from runtime.supervision import RestartPolicy as RestartPolicy
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
     from runtime.supervision import current_unit as current_unit
 
 _ROOMS = {
+    "Application": "application",
     "Condition": "supervision",
     "Guard": "guard",
+    "Manifest": "manifest",
     "Plugin": "plugin",
     "Process": "process",
     "ProcessManifest": "process",
@@ -35,6 +42,9 @@ _ROOMS = {
     "ProcessStatus": "process",
     "Requirement": "supervision",
     "RestartPolicy": "supervision",
+    "Service": "service",
+    "ServiceConfiguration": "service",
+    "ServiceManager": "service",
     "Supervisor": "supervision",
     "Unit": "supervision",
     "current_unit": "supervision",

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from runtime.manifest import OTHER_SPELLINGS
-from runtime.process import ProcessManifest
+from runtime.manifest import OTHER_SPELLINGS, Manifest
 from runtime.process.models import SHELL
 from runtime.process.readiness import REQUIRED_PARAMS
 
@@ -66,7 +65,7 @@ def _or_variable(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 def manifest_schema() -> dict[str, Any]:
     """Return the schema: JSON Schema, draft 2020-12, closed to unknown keys."""
-    made = ProcessManifest.model_json_schema(schema_generator=_Generator)
+    made = Manifest.model_json_schema(schema_generator=_Generator)
     process = made["$defs"]["Process"]
     for name, other in OTHER_SPELLINGS.items():
         properties = process["properties"]

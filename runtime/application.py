@@ -13,13 +13,13 @@ from runtime._tree_block import TreeBlock
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
 from runtime.process.host import Host
+from runtime.service._exceptions import UnknownServiceClassError
 from runtime.service.models import ApplicationStatus, ServiceState
 from runtime.service.plain import ServiceFunction, as_service_class
 from runtime.service.registry import get_available_services, get_service_class
 from runtime.service.service import Service, derive_name
-from runtime.service._exceptions import UnknownServiceClassError
 from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
-from runtime.supervision._exceptions import DuplicateUnitError, UnknownUnitError
+from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.budget import DEFAULT_STOP_SEC
 from runtime.supervision.graph import Requirement, Stage
 from runtime.supervision.restart import RestartPolicy
@@ -95,8 +95,7 @@ class Application(TreeBlock):
     def _make_services(self, config: Manifest) -> list[Unit]:
         units: list[Unit] = []
         for entry in config.services:
-            service = entry.service_class(entry.name)
-            service.configure({**entry.configuration, "autostart": False, "enabled": entry.enabled})
+            service = entry.make()
             self._services[service.name] = service
             units.append(
                 service_unit(
@@ -105,7 +104,7 @@ class Application(TreeBlock):
                     restart=entry.restart_policy,
                     restart_dependents=entry.restart_dependents,
                     timeout=entry.timeout,
-                    autostart=entry.autostart and entry.enabled,
+                    autostart=entry.autostart and service.is_enabled,
                 )
             )
         return units
@@ -135,7 +134,7 @@ class Application(TreeBlock):
         that, together with the application, if it is enabled and configured as far as it has to be.
         Raises `DuplicateUnitError` and `UnknownUnitError`, which are `ValueError`s.
         """
-        made = as_service_class(service_class)  # type: ignore[arg-type]
+        made = as_service_class(service_class)
         service = made(name if name is not None else self._free_name(derive_name(made)))
         self.supervisor.add(
             service_unit(
@@ -150,7 +149,9 @@ class Application(TreeBlock):
         service.attach(self.supervisor)
         return service  # type: ignore[return-value]
 
-    def register_service_by_name(self, service_name: str, instance_name: str | None = None) -> Service:
+    def register_service_by_name(
+        self, service_name: str, instance_name: str | None = None
+    ) -> Service:
         """Register a service of a registered class; see `register_service`.
 
         Raises `UnknownServiceClassError`, a `ValueError`, too.
@@ -220,8 +221,9 @@ class Application(TreeBlock):
     def _prepare(self) -> None:
         if self.pilot is not None:
             self.pilot.check_names()
+        by_manifest = {entry.name for entry in self.config.services} if self.config else set()
         for service in self._enabled():
-            if self.config is None or service.name not in {e.name for e in self.config.services}:
+            if service.name not in by_manifest:
                 self.supervisor.ask_start(service.name, reason="starts with the application")
 
     @property

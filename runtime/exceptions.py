@@ -11,6 +11,13 @@ from runtime.process import SpawnError as SpawnError
 from runtime.process import SurvivorsError as SurvivorsError
 from runtime.run_directory import AlreadyRunningError as AlreadyRunningError
 from runtime.run_directory import RunDirectoryError as RunDirectoryError
+from runtime.service import ConfigurationError as ConfigurationError
+from runtime.service import DuplicateServiceClassError as DuplicateServiceClassError
+from runtime.service import NotRegisteredError as NotRegisteredError
+from runtime.service import ServiceError as ServiceError
+from runtime.service import ServiceFailedError as ServiceFailedError
+from runtime.service import ServiceStopError as ServiceStopError
+from runtime.service import UnknownServiceClassError as UnknownServiceClassError
 from runtime.supervision._exceptions import DependencyCycleError as DependencyCycleError
 from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitError
 from runtime.supervision._exceptions import EndedBeforeReadyError as EndedBeforeReadyError

@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from runtime._documents import Document, DocumentError, read_document
-from runtime._problems import Location, Named, Problem, did_you_mean
-from runtime.process import ProcessManifest
+from runtime._problems import Location, Named, Problem, did_you_mean, raise_any
+from runtime._specs import Entry
+from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
+from runtime.service.specs import ServiceEntry
 
 # What is complained about is left out when the rest is checked; the place of these is taken by
 # values that nothing can be said against.
@@ -28,10 +30,57 @@ _STAND_INS: Mapping[str | int, Any] = {
     "shutdown_strategy": "do_not_restart",
 }
 # Without these nothing can be said of the rest: no path is known, or no process.
+_ENTRIES = (("processes",), ("services",))
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
 #: A field of a process by its other spelling.
 OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
 _WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
+
+
+class Manifest(ProcessManifest):
+    """Everything that a manifest file may say: processes, and services in the same tree."""
+
+    processes: list[Process] = Field(
+        default=[],
+        description="The processes to run, in any order.",
+        examples=[[{"name": "web", "path": "python3", "args": ["-m", "http.server"]}]],
+    )
+    services: list[ServiceEntry] = Field(
+        default=[],
+        description="The services to run, in any order, in the same tree as the processes.",
+        examples=[[{"name": "cache", "class": "shop.services:CacheService"}]],
+    )
+    version: Annotated[str, Field(coerce_numbers_to_str=True)] | None = Field(
+        default=None,
+        description="The version of what it runs, for the status; unset: none.",
+        examples=["1.4.2"],
+    )
+
+    def _steps(self) -> list[Callable[[], Self]]:
+        for place, entry in enumerate(self.services):
+            entry.note_place(place)
+        return [self.validate_units, *super()._steps(), self.resolve_services]
+
+    def entries(self) -> Sequence[Entry]:
+        """Return the entries of all kinds."""
+        return [*self.processes, *self.services]
+
+    def _apply_order(self, order: Mapping[str, int]) -> None:
+        super()._apply_order(order)
+        self.services.sort(key=lambda entry: order[entry.name])
+
+    def validate_units(self) -> Self:
+        """Check that there is something to run."""
+        if not self.entries():
+            message = "there is nothing to run; name processes, or services"
+            raise_any([Problem(("processes",), message)])
+        return self
+
+    def resolve_services(self) -> Self:
+        """Import the classes of all services, and check that each can be made and configured."""
+        folder = self.base_directory or Path.cwd()
+        raise_any([p for entry in self.services for p in entry.find_problems(folder)])
+        return self
 
 
 class ManifestError(Exception):
@@ -50,7 +99,7 @@ class ManifestError(Exception):
 
 def load_manifest(
     path: Path, *, check: Callable[[ProcessManifest], Sequence[Problem]] = lambda _: ()
-) -> ProcessManifest:
+) -> Manifest:
     """Read, check and resolve the manifest in *path*; raise `ManifestError` with all that is wrong.
 
     References such as ``${NAME}`` are resolved by our environment and the ``env_file``. Relative
@@ -66,9 +115,9 @@ def load_manifest(
     if any(location in _ESSENTIAL for location in source.unusable):
         raise ManifestError(path, _tell(document, source, problems))
     data = _without(source.data, source.unusable)
-    manifest: ProcessManifest | None = None
+    manifest: Manifest | None = None
     try:
-        manifest = ProcessManifest.model_validate(data, context=problems)
+        manifest = Manifest.model_validate(data, context=problems)
         problems += check(manifest)
     except ValidationError as error:
         errors = error.errors(include_url=False)
@@ -77,7 +126,7 @@ def load_manifest(
         # What cannot be read must not hide what is wrong with the rest.
         with suppress(ValidationError):
             rest = _without(data, [_unusable(each, data) for each in errors])
-            problems += check(ProcessManifest.model_validate(rest, context=problems))
+            problems += check(Manifest.model_validate(rest, context=problems))
     if manifest is None or problems:
         raise ManifestError(path, _tell(document, source, problems))
     return manifest
@@ -116,7 +165,7 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
 
 def _whole(location: Location) -> Location:
     """Return the place of what is of no use when the value at *location* is of none."""
-    if location[:1] == ("processes",):
+    if location[:1] in _ENTRIES:
         by_entry = location[2:3] in (("dependencies",), ("env",), ("rlimits",))
         return location[:4] if by_entry else location[:3]
     return location[:1]
@@ -161,7 +210,7 @@ def _explain(error: ErrorDetails, data: object, told: Sequence[Problem]) -> Prob
 
 def _keys_at(loc: Sequence[str | int]) -> list[str]:
     """Return the keys that the model at *loc* knows."""
-    model: type[BaseModel] = ProcessManifest
+    model: type[BaseModel] = Manifest
     for step in loc:
         for name, field in model.model_fields.items():
             if step in (name, field.alias):

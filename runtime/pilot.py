@@ -1,19 +1,18 @@
 """ProcessPilot: runs the processes of a manifest."""
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self, overload
+from typing import Any, Protocol, overload
 
 import trio
 
 from runtime import _late
 from runtime._plugin_files import find_plugins
 from runtime._plugin_registry import PluginRegistry
-from runtime._problems import Problem, ProblemsError
+from runtime._problems import Problem, raise_any
+from runtime._tree_block import TreeBlock
 from runtime.plugin import Plugin
 from runtime.process import Process, ProcessManifest, ProcessState, ProcessStatus
 from runtime.process.host import Host
@@ -33,7 +32,7 @@ class HasPid(Protocol):
         ...
 
 
-class ProcessPilot:
+class ProcessPilot(TreeBlock):
     """Runs the processes of a *manifest* as one tree.
 
     ``async with ProcessPilot(manifest) as pilot:`` returns control when everything is ready, and
@@ -45,10 +44,8 @@ class ProcessPilot:
     wants them; ends of processes are not polled for. *ready_check_interval* is what the growing
     interval between two looks of a readiness check grows to. *logger_config* is given to
     `logging.config.dictConfig`. *host* says where processes run. With *keep* the tree goes on when
-    all processes have ended.
+    all processes have ended. An `Application` gives the *supervisor* that runs the rest as well.
     """
-
-    supervisor: Supervisor
 
     def __init__(
         self,
@@ -60,6 +57,7 @@ class ProcessPilot:
         *,
         host: Host | None = None,
         keep: bool = False,
+        supervisor: Supervisor | None = None,
     ) -> None:
         if logger_config is not None:
             _late.logging_config().dictConfig(logger_config)
@@ -70,14 +68,13 @@ class ProcessPilot:
             kill_timeout=manifest.kill_timeout,
             check_interval_sec=ready_check_interval,
         )
-        self.supervisor = Supervisor(
-            [process_unit(process, self._host) for process in manifest.processes],
-            stop_within_sec=manifest.stop_within_sec,
-            keep=keep,
+        #: One for each process.
+        self.units = [process_unit(process, self._host) for process in manifest.processes]
+        super().__init__(
+            supervisor
+            or Supervisor(self.units, stop_within_sec=manifest.stop_within_sec, keep=keep)
         )
         self._plugins = PluginRegistry()
-        self._started = False
-        self._block: AbstractAsyncContextManager[None] | None = None
         for folder in (manifest.plugins, plugin_directory):
             if folder is not None:
                 self.load_plugins(folder)
@@ -107,57 +104,12 @@ class ProcessPilot:
 
     # --- the whole tree ---------------------------------------------------------------------------
 
-    async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run all processes until they have ended or `stop` is called; cancelled, stop in order.
+    def check_names(self) -> None:
+        """Raise `ProblemsError` when the manifest asks for what no plugin provides."""
+        raise_any(self.unknown_names())
 
-        Reports started when each is ready, over, or known to be held up. Raises `RuntimeError` when
-        the pilot has been started before, and `ProblemsError`, a `ValueError`, when the manifest
-        names hooks, strategies, handlers or a control server that no plugin provides.
-        """
-        self._check_start()
-        self._started = True
-        await self.supervisor.run(task_status=task_status)
-
-    def _check_start(self) -> None:
-        if self._started:
-            raise RuntimeError("this ProcessPilot has been started before")
-        if problems := self.unknown_names():
-            raise ProblemsError(problems)
-
-    async def stop(self) -> None:
-        """Stop all processes in reverse order and return when nothing is left of them."""
-        if self.supervisor.running:
-            self.supervisor.ask_stop_tree("asked to stop")
-            await self.supervisor.wait_ended()
-
-    async def __aenter__(self) -> Self:
-        self._check_start()  # before there is a nursery, which would make a group of it
-        self._block = self._open()
-        await self._block.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        if self._block is None:
-            raise RuntimeError("this ProcessPilot has not been entered")
-        return await self._block.__aexit__(kind, error, traceback)
-
-    @asynccontextmanager
-    async def _open(self) -> AsyncGenerator[None]:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.start)
-            try:
-                yield
-            finally:
-                self.supervisor.ask_stop_tree("the block that it belongs to was left")
-
-    def is_running(self) -> bool:
-        """Return whether the tree runs."""
-        return self.supervisor.running
+    def _prepare(self) -> None:
+        self.check_names()
 
     # --- single processes -------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from runtime.process import ProcessManifest
+from runtime.manifest import Manifest
 
 from ._load import WRONG, load_or_tell
 
@@ -24,11 +24,19 @@ def check(manifests: Sequence[Path]) -> int:
     return status
 
 
-def describe(manifest: ProcessManifest) -> str:
+def describe(manifest: Manifest) -> str:
     """Return how much there is in *manifest*."""
-    edges = sum(len(process.requirements) for process in manifest.processes)
-    processes = _count(len(manifest.processes), "process", "processes")
-    return f"{processes}, {_count(edges, 'dependency', 'dependencies')}"
+    edges = sum(len(entry.requirements) for entry in manifest.entries())
+    counts = [
+        _count(len(manifest.processes), "process", "processes"),
+        *([_count(len(manifest.services), "service", "services")] if manifest.services else []),
+        _count(
+            sum(len(entry.requirements) for entry in manifest.entries()),
+            "dependency",
+            "dependencies",
+        ),
+    ]
+    return ", ".join(counts)
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -42,10 +42,10 @@ class Console:
         self._coloured = {fd: os.isatty(fd) and not plain for fd in (_STDOUT, _STDERR)}
         self.coloured = self._coloured[_STDERR]
         self._width = max(map(len, [*names, _OURS]))
-        self._prefixes = {
-            name: self._prefix(name, _STDOUT, colour)
-            for name, colour in zip(names, cycle(_COLOURS), strict=False)
-        }
+        self._colours = cycle(_COLOURS)
+        self._prefixes: dict[str, str] = {}
+        for name in names:
+            self._prefix_of(name)
         self._dropped = 0
         self._ours = _Writer()
         # One writer for both where they lead to the same place, for the order to stay.
@@ -58,7 +58,7 @@ class Console:
             self._dropped += len(lines)
             return
         self._tell_dropped()
-        prefix = self._prefixes[name]
+        prefix = self._prefix_of(name)
         text = "".join(f"{prefix}{line.text}\n" for line in lines)
         self._theirs.add(_STDOUT, text)
 
@@ -87,6 +87,11 @@ class Console:
         async with trio.open_nursery() as nursery:
             for writer in {self._ours, self._theirs}:
                 nursery.start_soon(writer.run)
+
+    def _prefix_of(self, name: str) -> str:
+        if name not in self._prefixes:  # a unit that came later than the rest
+            self._prefixes[name] = self._prefix(name, _STDOUT, next(self._colours))
+        return self._prefixes[name]
 
     def _prefix(self, name: str, fd: int, colour: str) -> str:
         text = f"{name:<{self._width}} | "

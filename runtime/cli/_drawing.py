@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from runtime._specs import Entry
 from runtime.process import Process, ProcessManifest
 from runtime.process.readiness import STRATEGIES
 from runtime.supervision.graph import Condition
 from runtime.supervision.restart import RestartWhen
 
-_PLUGIN, _NONE = "plugin", "none"
+_PLUGIN, _SERVICE, _NONE = "plugin", "service", "none"
 _INK = "#1f2328"  # on every fill, and in dark mode as well
 
 
@@ -27,6 +28,7 @@ FILLS: Mapping[str, str] = {
     "notify": "#ffff99",
     "log": "#d9b38c",
     _PLUGIN: "#f4b6e0",
+    _SERVICE: "#99d8c9",
     _NONE: "#e6e6e6",
 }
 
@@ -90,15 +92,15 @@ class Drawing:
 
 def draw(manifest: ProcessManifest) -> Drawing:
     """Return what is to be drawn of *manifest*."""
-    entries: dict[str, list[Process]] = {}
-    for process in manifest.processes:
-        entries.setdefault(process.replica_of or process.name, []).append(process)
-    entry_of = {p.name: name for name, replicas in entries.items() for p in replicas}
+    entries: dict[str, list[Entry]] = {}
+    for entry in manifest.entries():
+        entries.setdefault(entry.replica_of or entry.name, []).append(entry)
+    entry_of = {each.name: name for name, replicas in entries.items() for each in replicas}
     edges = (
         Edge(entry_of[requirement.name], name, requirement.condition)
         for name, replicas in entries.items()
-        for process in replicas
-        for requirement in process.requirements
+        for entry in replicas
+        for requirement in entry.requirements
     )
     nodes = (
         Node(name, len(replicas), _readiness(first), first.restart_policy.when)
@@ -108,15 +110,21 @@ def draw(manifest: ProcessManifest) -> Drawing:
     return Drawing(tuple(nodes), tuple(dict.fromkeys(edges)))
 
 
-def _readiness(process: Process) -> str:
-    strategy = process.ready_strategy
+def _readiness(entry: Entry) -> str:
+    if not isinstance(entry, Process):
+        return entry.kind
+    strategy = entry.ready_strategy
     if strategy is None:
         return _NONE
     return strategy if strategy in STRATEGIES and strategy in FILLS else _PLUGIN
 
 
 def _legend(readiness: str) -> str:
-    words = {_PLUGIN: "ready by a plugin", _NONE: "ready once spawned"}
+    words = {
+        _PLUGIN: "ready by a plugin",
+        _NONE: "ready once spawned",
+        _SERVICE: "a service, ready when it says so",
+    }
     return words.get(readiness, f"ready by {readiness}")
 
 

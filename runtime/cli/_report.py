@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from runtime import _late
-from runtime.pilot import ProcessPilot
+from runtime.application import Application
 from runtime.supervision.budget import Wait
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.graph import Condition, Stage
@@ -27,9 +27,9 @@ _MOST_NAMES = 20
 class Report:
     """Turns events into sentences, and start-up into a line of progress and a table."""
 
-    def __init__(self, pilot: ProcessPilot, console: Console) -> None:
-        self._pilot, self._console = pilot, console
-        self._supervisor = pilot.supervisor
+    def __init__(self, application: Application, console: Console) -> None:
+        self._application, self._console = application, console
+        self._supervisor = application.supervisor
         self._start_ended: int | None = None  # the last event of start-up
         self._stop_asked: float | None = None
         self._stopping: dict[str, float] = {}  # since when, the oldest first
@@ -59,7 +59,9 @@ class Report:
         await trio.to_thread.run_sync(_late.rich, abandon_on_cancel=True)
         if self._supervisor.stopping is None:
             statuses = self._supervisor.statuses()
-            pids = {s.name: s.pid for s in self._pilot.get_running_process() or ()}
+            pilot = self._application.pilot
+            running = pilot.get_running_process() if pilot is not None else None
+            pids = {status.name: status.pid for status in running or ()}
             render = partial(
                 render_table,
                 coloured=self._console.coloured,

@@ -13,9 +13,10 @@ from types import FrameType
 import click
 import trio
 
+from runtime.application import Application
 from runtime.guard import Guard
-from runtime.pilot import ProcessPilot
-from runtime.process import ProcessExitedError, ProcessManifest
+from runtime.manifest import Manifest
+from runtime.process import ProcessExitedError
 from runtime.process.host import Host
 from runtime.run_directory import (
     LeftoversError,
@@ -28,6 +29,7 @@ from runtime.supervision.graph import Stage
 
 from ._console import Console
 from ._load import WRONG, load_or_tell
+from ._logging import log_to_console
 from ._report import Report
 
 _FORCE_SIGNAL = signal.SIGQUIT
@@ -72,10 +74,10 @@ class _Tree:
     """One run of a manifest, with all that stands around it."""
 
     def __init__(
-        self, manifest: ProcessManifest, directory: RunDirectory, guard: Guard | None, *, keep: bool
+        self, manifest: Manifest, directory: RunDirectory, guard: Guard | None, *, keep: bool
     ) -> None:
         self._directory, self._guard = directory, guard
-        self._console = Console([process.name for process in manifest.processes])
+        self._console = Console([entry.name for entry in manifest.entries()])
         host = Host(
             tree_id=directory.tree_id,
             echo=self._console.echo,
@@ -84,9 +86,9 @@ class _Tree:
         )
         if guard is not None and guard.subreaper:
             host = replace(host, orphans=guard.orphans)
-        self._pilot = ProcessPilot(manifest, host=host, keep=keep)
-        self._report = Report(self._pilot, self._console)
-        self._supervisor = self._pilot.supervisor
+        self._application = Application(manifest, host=host, keep=keep)
+        self._report = Report(self._application, self._console)
+        self._supervisor = self._application.supervisor
         self._told_to_stop = False
         self._forced_by: int | None = None
         self._guard_lost = False
@@ -97,7 +99,8 @@ class _Tree:
             nursery.start_soon(self._console.run)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._report.run)
-                await self._run_tree()
+                with log_to_console(self._console):
+                    await self._run_tree()
                 _handle_signals(signal.SIG_IGN)  # to the very end, when Python's handlers are gone
                 self._supervisor.events.close()
             if self._guard_lost:
@@ -117,7 +120,7 @@ class _Tree:
                 nursery.start_soon(self._report.tell_stop)
                 if self._guard is not None:
                     nursery.start_soon(self._watch, self._guard)
-                await self._pilot.start()
+                await self._application.start()
                 nursery.cancel_scope.cancel()
 
     async def _hear(self, signals: AsyncIterator[int]) -> None:

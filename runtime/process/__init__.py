@@ -1,5 +1,8 @@
 """Supervised processes: what the user says of them, how they stand, and how they are run."""
 
+from runtime._specs import Dependency as Dependency
+from runtime._specs import RestartSpec as RestartSpec
+
 from ._exceptions import NotReadyError as NotReadyError
 from ._exceptions import ProcessError as ProcessError
 from ._exceptions import ProcessExitedError as ProcessExitedError
@@ -9,8 +12,6 @@ from ._manifest import ProcessManifest as ProcessManifest
 from ._state import ProcessState as ProcessState
 from .models import Process as Process
 from .models import ProcessStatus as ProcessStatus
-from .specs import Dependency as Dependency
 from .specs import LogSpec as LogSpec
-from .specs import RestartSpec as RestartSpec
 from .stats import ProcessRuntimeInfo as ProcessRuntimeInfo
 from .stats import ProcessStats as ProcessStats

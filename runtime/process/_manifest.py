@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from runtime._documents import read_document
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
+from runtime._specs import Entry, Seconds
 from runtime.supervision._exceptions import DependencyCycleError
-from runtime.supervision.graph import Condition, start_order
+from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
 
 from ._executable import Finder, is_folder
@@ -20,7 +21,6 @@ from ._source import expand_replicas, prepare
 from .models import Process
 from .privileges import Rights
 from .readiness import REQUIRED_PARAMS
-from .specs import Seconds
 
 _HIGHEST_PORT = 65_535
 
@@ -116,18 +116,7 @@ class ProcessManifest(BaseModel):
         for place, process in enumerate(self.processes):
             process.note_place(place)
         problems: list[Problem] = []
-        steps: tuple[Callable[[], Self], ...] = (
-            self.load_env_file,
-            self.resolve_paths,
-            self.resolve_dependencies,
-            self.order_dependencies,
-            self.validate_ready_config,
-            self.validate_cpu_affinity,
-            self.validate_privileges,
-            self.set_working_directory,
-            self.validate_logs,
-        )
-        for step in steps:
+        for step in self._steps():
             try:
                 step()
             except ProblemsError as error:
@@ -137,6 +126,23 @@ class ProcessManifest(BaseModel):
         else:
             raise_any(problems)
         return self
+
+    def _steps(self) -> list[Callable[[], Self]]:
+        return [
+            self.load_env_file,
+            self.resolve_paths,
+            self.resolve_dependencies,
+            self.order_dependencies,
+            self.validate_ready_config,
+            self.validate_cpu_affinity,
+            self.validate_privileges,
+            self.set_working_directory,
+            self.validate_logs,
+        ]
+
+    def entries(self) -> Sequence[Entry]:
+        """Return the entries of all kinds: their names share one space, and they one graph."""
+        return self.processes
 
     def members(self, name: str) -> list[Process]:
         """Return the process of this name, or all replicas of the entry of this name."""
@@ -179,49 +185,41 @@ class ProcessManifest(BaseModel):
 
     def resolve_dependencies(self) -> Self:
         """Put the processes themselves in the place of their names: all replicas of an entry."""
-        problems = self._find_duplicates()
-        known: dict[str, list[Process]] = {}
-        for process in self.processes:
-            known.setdefault(process.name, [process])
-            if process.replica_of is not None:
-                known.setdefault(process.replica_of, []).append(process)
-        for process in self.processes:
-            here = (*process.location, "dependencies")
-            for place, requirement in enumerate(process.edges):
-                name, condition = requirement.name, requirement.condition
-                message = _judge_requirement(name, condition, known, problems)
+        entries = self.entries()
+        problems = _find_duplicates(entries)
+        known: dict[str, list[Entry]] = {}
+        for entry in entries:
+            known.setdefault(entry.name, [entry])
+            if entry.replica_of is not None:
+                known.setdefault(entry.replica_of, []).append(entry)
+        for entry in entries:
+            here = (*entry.location, "dependencies")
+            for place, edge in enumerate(entry.edges):
+                message = _judge_edge(edge, known, problems)
                 if message:
-                    problems.append(Problem((*here, Named(name, place)), message))
-            process.resolve_dependencies(known)
+                    problems.append(Problem((*here, Named(edge.name, place)), message))
+            entry.resolve_dependencies(known)
         raise_any(problems)
         return self
 
-    def _find_duplicates(self) -> list[Problem]:
-        problems: list[Problem] = []
-        groups = {p.replica_of for p in self.processes}
-        seen: set[str] = set()
-        for process in self.processes:
-            if process.name in seen or process.name in groups:
-                message = f"there is already a process {process.name!r}"
-                problems.append(Problem((*process.location, "name"), message))
-            seen.add(process.name)
-        return problems
-
     def order_dependencies(self) -> Self:
         """Order the processes so that each comes after those it depends on."""
-        by_name = {process.name: process for process in self.processes}
+        by_name = {entry.name: entry for entry in self.entries()}
         needs = {
-            name: [r for r in process.requirements if r.name in by_name]
-            for name, process in by_name.items()
+            name: [r for r in entry.requirements if r.name in by_name]
+            for name, entry in by_name.items()
         }
         try:
             order = start_order(needs)
         except DependencyCycleError as error:
             location = by_name[error.cycle[0]].location
             raise ProblemsError([Problem((*location, "dependencies"), str(error))]) from error
-        if len(by_name) == len(self.processes):
-            self.processes = [by_name[name] for name in order]
+        if len(by_name) == len(self.entries()):
+            self._apply_order({name: place for place, name in enumerate(order)})
         return self
+
+    def _apply_order(self, order: Mapping[str, int]) -> None:
+        self.processes.sort(key=lambda process: order[process.name])
 
     def validate_ready_config(self) -> Self:
         """Check that every built-in readiness strategy has the parameters that it needs."""
@@ -294,21 +292,35 @@ def _is_port(value: object) -> bool:
         return False
 
 
-def _judge_requirement(
-    name: str,
-    condition: Condition,
-    known: Mapping[str, Sequence[Process]],
-    told: Sequence[Problem],
+def _find_duplicates(entries: Sequence[Entry]) -> list[Problem]:
+    problems: list[Problem] = []
+    groups = {entry.replica_of: entry.kind for entry in entries if entry.replica_of is not None}
+    seen: dict[str, str] = {}
+    for entry in entries:
+        kind = seen.get(entry.name) or groups.get(entry.name)
+        if kind is not None:
+            message = f"there is already a {kind} {entry.name!r}"
+            problems.append(Problem((*entry.location, "name"), message))
+        seen.setdefault(entry.name, entry.kind)
+    return problems
+
+
+def _judge_edge(
+    edge: Requirement, known: Mapping[str, Sequence[Entry]], told: Sequence[Problem]
 ) -> str:
     """Return what is wrong with an edge, nothing when it is fine."""
+    name = edge.name
     if name not in known:
-        return f"there is no process {name!r}{did_you_mean(name, known, told=told)}"
+        kinds = sorted({entry.kind for entries in known.values() for entry in entries[:1]})
+        return f"there is no {' or '.join(kinds)} {name!r}{did_you_mean(name, known, told=told)}"
     completing = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
-    for needed in known[name] if condition in completing else ():
+    for needed in known[name] if edge.condition in completing else ():
         policy = needed.restart_policy
         if policy.when is RestartWhen.ALWAYS and policy.max_restarts is None:
-            return (
-                f"{name!r} never completes, for it is always restarted;"
-                " give it `shutdown_strategy: do_not_restart`"
+            remedy = (
+                "`shutdown_strategy: do_not_restart`"
+                if needed.kind == "process"
+                else "another `restart`"
             )
+            return f"{name!r} never completes, for it is always restarted; give it {remedy}"
     return ""

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from runtime._problems import Location, Named, Problem
+from runtime._specs import Dependency, Entry, RestartSpec, Seconds, UnitName
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -35,15 +36,11 @@ from .specs import (
     RLIMITS,
     Account,
     CommandLine,
-    Dependency,
     LogSpec,
-    RestartSpec,
     Rlimit,
-    Seconds,
     SignalName,
     Text,
     Umask,
-    UnitName,
     VariableName,
 )
 from .stats import ProcessRuntimeInfo, ProcessStats
@@ -281,6 +278,11 @@ class Process(BaseModel):
         ]
 
     @property
+    def kind(self) -> str:
+        """What it is called in problems."""
+        return "process"
+
+    @property
     def location(self) -> Location:
         """Where it stands in its manifest, for problems to be told with."""
         return ("processes", self.name if self._place is None else Named(self.name, self._place))
@@ -308,14 +310,17 @@ class Process(BaseModel):
         """All that the process waits for, of whatever kind, with the conditions."""
         return tuple(dict.fromkeys(self.edges))
 
-    def resolve_dependencies(self, known: Mapping[str, Sequence["Process"]]) -> None:
-        """Put processes in the place of the names that are *known*, all replicas for an entry's."""
+    def resolve_dependencies(self, known: Mapping[str, Sequence[Entry]]) -> None:
+        """Put processes in the place of the names that are *known*, all replicas for an entry's.
+
+        A unit of another kind stays a name.
+        """
         resolved: dict[str, DependencyEntry] = {}
         conditions = self._conditions
         for name, condition in ((edge.name, edge.condition) for edge in self.edges):
-            for process in known.get(name, ()):
-                resolved.setdefault(process.name, process)
-                conditions.setdefault(process.name, condition)
+            for entry in known.get(name, ()):
+                resolved.setdefault(entry.name, entry if isinstance(entry, Process) else entry.name)
+                conditions.setdefault(entry.name, condition)
             if name not in known:
                 resolved.setdefault(name, name)
         self.dependencies = list(resolved.values())

@@ -3,7 +3,7 @@
 import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -12,14 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    model_validator,
 )
-
-from runtime.supervision.graph import Condition
-from runtime.supervision.restart import RestartPolicy, RestartWhen
-
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
 
 
 def _known_signal(name: str) -> str:
@@ -137,71 +130,6 @@ def _path_without_nul(path: Path) -> Path:
 
 
 FilePath = Annotated[Path, AfterValidator(_path_without_nul)]
-
-
-class Dependency(BaseModel):
-    """An edge of the graph with a condition of its own."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    name: UnitName = Field(
-        description="The unit that is waited for.",
-        examples=["db"],
-    )
-    condition: Condition = Field(
-        default=Condition.READY, description="What is waited for in that unit."
-    )
-
-
-class RestartSpec(BaseModel):
-    """How a process comes back after it ended unasked."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
-
-    when: RestartWhen = Field(
-        default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
-    )
-    delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
-    factor: float = Field(
-        default=2.0,
-        ge=1,
-        allow_inf_nan=False,
-        description="Growth of the delay from one restart to the next: 2 doubles it.",
-    )
-    max_delay_sec: Seconds = Field(
-        default=30.0, description="Seconds that the delay grows to at most."
-    )
-    jitter: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Share of the delay, 0 to 1, up to which a random part is added to it.",
-        examples=[0.2],
-    )
-    forgive_after_sec: Seconds = Field(
-        default=60.0, description="Seconds of being ready after which the delays begin anew."
-    )
-    max_restarts: int | None = Field(
-        default=None,
-        ge=0,
-        description="Restarts before it is given up; unset: no limit.",
-        examples=[10],
-    )
-    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None,
-        description="Seconds within which restarts are counted; unset: since it was forgiven.",
-        examples=[300],
-    )
-
-    @model_validator(mode="after")
-    def _check_delays(self) -> Self:
-        if self.delay_sec > self.max_delay_sec:
-            raise ValueError("delay_sec is above max_delay_sec (30 unless set); raise that as well")
-        return self
-
-    def to_policy(self) -> RestartPolicy:
-        """Return the same for the supervisor."""
-        return RestartPolicy(**self.model_dump())
 
 
 class LogSpec(BaseModel):

@@ -65,7 +65,6 @@ class Service(ABC):
         self._error: str | None = None
         self._supervisor: Supervisor | None = None
         self._generation: Living | None = None
-        self._start_remembered = False
         if not self.requires_configuration():
             self._manager = self.create_manager()
 
@@ -171,9 +170,11 @@ class Service(ABC):
         self._metadata = config.model_dump(mode="json")
         self._move(ServiceState.CONFIGURED, "configured")
         if config.autostart:
-            self._start_remembered = True
-            if self._supervisor is not None and self._supervisor.stopping is None:
-                self._supervisor.ask_start(self._name, reason="configured to start by itself")
+            self._ask_start()
+
+    def _ask_start(self) -> None:
+        if self._supervisor is not None and self._supervisor.stopping is None:
+            self._supervisor.ask_start(self._name, reason="configured to start by itself")
 
     async def configure_and_start(self, config: ServiceConfiguration | Mapping[str, Any]) -> Self:
         """Configure it, start it, and return it; errors as in both."""
@@ -217,22 +218,29 @@ class Service(ABC):
     # --- its place in a tree ----------------------------------------------------------------------
 
     @property
-    def wants_start(self) -> bool:
-        """Whether a start was asked for that nobody could do yet."""
-        return self._start_remembered
+    def is_enabled(self) -> bool:
+        """Whether it starts together with the other services."""
+        return (self._config or ServiceConfiguration()).enabled
+
+    @property
+    def can_start(self) -> bool:
+        """Whether it has the configuration that it needs."""
+        return self._config is not None or not self.requires_configuration()
 
     def attach(self, supervisor: Supervisor | None) -> None:
-        """Note which supervisor starts and stops it."""
+        """Note which supervisor starts and stops it; a start asked for before is asked for now."""
         self._supervisor = supervisor
+        waits = self._lifecycle.state is ServiceState.CONFIGURED
+        if waits and self._config is not None and self._config.autostart:
+            self._ask_start()
 
     def enter(self, generation: Living | None) -> None:
         """Note which generation of it runs."""
         self._generation = generation
-        self._start_remembered = False
 
     def check_startable(self) -> None:
         """Raise `ConfigurationError` when it cannot be started as it is."""
-        if self.requires_configuration() and self._config is None:
+        if not self.can_start:
             raise ConfigurationError(self._name, "must be configured before it is started")
 
     def _move(self, state: ServiceState, reason: str) -> None:

@@ -92,6 +92,11 @@ class Supervisor:
         return self._nursery is not None
 
     @property
+    def settled(self) -> bool:
+        """Whether start-up is over: each unit is ready, over, or known to be held up."""
+        return self._tree.start_up.settled.is_set()
+
+    @property
     def stopping(self) -> str | None:
         """Why the whole tree stops or has stopped, None while it does not."""
         return self._tree.stopping

@@ -1,0 +1,121 @@
+"""What a manifest may say of any unit, whatever its kind."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from runtime._problems import Location
+from runtime.supervision.graph import Condition, Requirement
+from runtime.supervision.restart import RestartPolicy, RestartWhen
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
+
+
+class Dependency(BaseModel):
+    """An edge of the graph with a condition of its own."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    name: UnitName = Field(
+        description="The unit that is waited for.",
+        examples=["db"],
+    )
+    condition: Condition = Field(
+        default=Condition.READY, description="What is waited for in that unit."
+    )
+
+
+class RestartSpec(BaseModel):
+    """How a process comes back after it ended unasked."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    when: RestartWhen = Field(
+        default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
+    )
+    delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
+    factor: float = Field(
+        default=2.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="Growth of the delay from one restart to the next: 2 doubles it.",
+    )
+    max_delay_sec: Seconds = Field(
+        default=30.0, description="Seconds that the delay grows to at most."
+    )
+    jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the delay, 0 to 1, up to which a random part is added to it.",
+        examples=[0.2],
+    )
+    forgive_after_sec: Seconds = Field(
+        default=60.0, description="Seconds of being ready after which the delays begin anew."
+    )
+    max_restarts: int | None = Field(
+        default=None,
+        ge=0,
+        description="Restarts before it is given up; unset: no limit.",
+        examples=[10],
+    )
+    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Seconds within which restarts are counted; unset: since it was forgiven.",
+        examples=[300],
+    )
+
+    @model_validator(mode="after")
+    def _check_delays(self) -> Self:
+        if self.delay_sec > self.max_delay_sec:
+            raise ValueError("delay_sec is above max_delay_sec (30 unless set); raise that as well")
+        return self
+
+    def to_policy(self) -> RestartPolicy:
+        """Return the same for the supervisor."""
+        return RestartPolicy(**self.model_dump())
+
+
+class Entry(Protocol):
+    """An entry of a manifest, whatever its kind, as far as the others are concerned."""
+
+    @property
+    def kind(self) -> str:
+        """What it is called in problems."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The name of its unit."""
+        ...
+
+    @property
+    def replica_of(self) -> str | None:
+        """The name of the entry that it is a replica of."""
+        ...
+
+    @property
+    def location(self) -> Location:
+        """Where it stands in the manifest."""
+        ...
+
+    @property
+    def edges(self) -> list[Requirement]:
+        """What each entry of its ``dependencies`` asks for, in their order."""
+        ...
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """All that it waits for."""
+        ...
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        """What follows an end of it that nobody asked for."""
+        ...
+
+    def resolve_dependencies(self, known: "Mapping[str, Sequence[Entry]]") -> None:
+        """Put all that an entry stands for in the place of its name."""
+        ...

@@ -1,0 +1,192 @@
+"""What a manifest may say of a service."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from runtime._problems import Location, Named, Problem, did_you_mean
+from runtime._specs import Dependency, Entry, RestartSpec, Seconds, UnitName
+from runtime.supervision.graph import Condition, Requirement
+from runtime.supervision.restart import RestartPolicy
+
+from ._exceptions import ConfigurationError
+from .plain import as_service_class
+from .registry import get_available_services, get_service_class
+from .service import Service
+from .unit import DEFAULT_TIMEOUT_SEC
+
+
+class ServiceEntry(BaseModel):
+    """One service of a manifest: of which class it is, and how it is configured."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    name: UnitName = Field(
+        description="The name of the service; no other unit has it.", examples=["cache"]
+    )
+    class_path: str = Field(
+        alias="class",
+        min_length=1,
+        description="Its class, or its function, as `module:Name`, importable from the base"
+        " directory; or the name of a registered class.",
+        examples=["shop.services:CacheService"],
+    )
+    configuration: dict[str, Any] | None = Field(
+        default=None,
+        description="Its configuration, as its class wants it; unset: none.",
+        examples=[{"size": 1000}],
+    )
+    dependencies: list[UnitName | Dependency] = Field(
+        default=[], description="The units that must be ready, or meet a condition, before."
+    )
+    restart: RestartSpec | None = Field(
+        default=None,
+        description="When and how it is restarted after it failed; unset: never.",
+        examples=[{"when": "failure"}],
+    )
+    restart_dependents: bool = Field(
+        default=False, description="Whether its restarts restart what depends on it."
+    )
+    timeout: Seconds | None = Field(
+        default=DEFAULT_TIMEOUT_SEC,
+        description="Seconds that its stop may take; null: what the stop of the tree has left.",
+    )
+    enabled: bool | None = Field(
+        default=None,
+        description="Whether it starts with the tree; unset: as its configuration says, or yes.",
+        examples=[False],
+    )
+    autostart: bool = Field(
+        default=True,
+        description="Whether it starts with the tree; otherwise when it is asked to, or needed.",
+    )
+
+    _place: int | None = PrivateAttr(default=None)
+    _service_class: type[Service] | None = PrivateAttr(default=None)
+    _resolved: tuple[Requirement, ...] | None = PrivateAttr(default=None)
+
+    @property
+    def kind(self) -> str:
+        """What it is called in problems."""
+        return "service"
+
+    @property
+    def replica_of(self) -> str | None:
+        """None: a service has no replicas."""
+        return None
+
+    @property
+    def location(self) -> Location:
+        """Where it stands in its manifest, for problems to be told with."""
+        return ("services", self.name if self._place is None else Named(self.name, self._place))
+
+    def note_place(self, place: int) -> None:
+        """Note which entry of its manifest it is."""
+        self._place = place
+
+    @property
+    def edges(self) -> list[Requirement]:
+        """What each entry of `dependencies` asks for, in the order of the entries."""
+        return [
+            Requirement(entry, Condition.READY)
+            if isinstance(entry, str)
+            else Requirement(entry.name, entry.condition)
+            for entry in self.dependencies
+        ]
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """All that it waits for; for an entry with replicas, all of them."""
+        return tuple(self.edges) if self._resolved is None else self._resolved
+
+    def resolve_dependencies(self, known: Mapping[str, Sequence[Entry]]) -> None:
+        """Let an entry with replicas stand for all of them."""
+        found: dict[str, Requirement] = {}
+        for edge in self.edges:
+            names = [entry.name for entry in known.get(edge.name, ())] or [edge.name]
+            for name in names:
+                found.setdefault(name, Requirement(name, edge.condition))
+        self._resolved = tuple(found.values())
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        """The ``restart`` block; without one, it is not restarted."""
+        return RestartPolicy() if self.restart is None else self.restart.to_policy()
+
+    # --- the service itself -----------------------------------------------------------------------
+
+    def find_problems(self, folder: Path) -> list[Problem]:
+        """Return what is wrong with its class and configuration; *folder* becomes importable."""
+        try:
+            self._service_class = _find_class(self.class_path, folder)
+        except ValueError as error:
+            return [Problem((*self.location, "class"), str(error))]
+        here = (*self.location, "configuration")
+        model = self._service_class.configuration_class
+        try:
+            model.model_validate(self.configuration or {})
+        except ValidationError as error:
+            if self.configuration is not None:
+                return [_explain(each, here, model) for each in error.errors(include_url=False)]
+        try:
+            self.make().check_startable()
+        except ConfigurationError as error:
+            return [Problem(here, error.problem)]
+        except Exception as error:  # noqa: BLE001 - a user's constructor: whatever it is is told
+            words = f"cannot be made: {type(error).__name__}: {error}"
+            return [Problem((*self.location, "class"), words)]
+        return []
+
+    def make(self) -> Service:
+        """Return a new service as the entry describes it, configured and not started."""
+        if self._service_class is None:
+            raise ValueError(f"the class of service {self.name!r} has not been resolved")
+        service = self._service_class(self.name)
+        configuration = dict(self.configuration or {})
+        if self.enabled is not None:
+            configuration["enabled"] = self.enabled
+        if configuration:
+            service.configure({**configuration, "autostart": False})
+        return service
+
+
+def _explain(error: ErrorDetails, here: Location, model: type[BaseModel]) -> Problem:
+    location = (*here, *error["loc"])
+    if error["type"] == "extra_forbidden":
+        hint = did_you_mean(str(location[-1]), model.model_fields)
+        return Problem(location, f"unknown key{hint}")
+    words = error["msg"].removeprefix("Value error, ")
+    return Problem(location, words[:1].lower() + words[1:])
+
+
+def _find_class(path: str, folder: Path) -> type[Service]:
+    """Return the service class behind *path*; raise `ValueError` saying what is wrong."""
+    module_name, colon, name = path.partition(":")
+    if not colon:
+        found = get_service_class(path)
+        if found is None:
+            hint = did_you_mean(path, get_available_services())
+            raise ValueError(f"no service class is registered as {path!r}{hint}; or `module:Name`")
+        return found
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # behind the rest: a file of the user's hides nothing
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        raise ValueError(f"module {module_name!r} cannot be imported: {words}") from error
+    made = getattr(module, name, None)
+    if made is None:
+        hint = did_you_mean(name, vars(module))
+        raise ValueError(f"module {module_name!r} has no {name!r}{hint}")
+    try:
+        return as_service_class(made)
+    except (TypeError, NameError) as error:
+        raise ValueError(str(error)) from error
