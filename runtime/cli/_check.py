@@ -30,11 +30,7 @@ def describe(manifest: Manifest) -> str:
     counts = [
         _count(len(manifest.processes), "process", "processes"),
         *([_count(len(manifest.services), "service", "services")] if manifest.services else []),
-        _count(
-            sum(len(entry.requirements) for entry in manifest.entries()),
-            "dependency",
-            "dependencies",
-        ),
+        _count(edges, "dependency", "dependencies"),
     ]
     return ", ".join(counts)
 

@@ -6,6 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextvars import ContextVar
+from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
@@ -138,7 +139,7 @@ class Service(ABC):
         hook = _take_hook(self, "start")
         if hook is None:
             await self._command_start()
-        elif "task_status" in signature(self.manager.start).parameters:
+        elif takes_task_status(type(self.manager)):
             await self.manager.start(task_status=hook.task_status)  # type: ignore[call-arg]
         else:
             await self.manager.start()
@@ -275,6 +276,12 @@ class Service(ABC):
             self._move(ServiceState.STOPPING, "asked to stop")
             self._move(ServiceState.STOPPED, "stopped")
         await supervisor.stop_unit(self._name)
+
+
+@cache
+def takes_task_status(manager: type[ServiceManager]) -> bool:
+    """Return whether the `start` of these managers says itself when the service is ready."""
+    return "task_status" in signature(manager.start).parameters
 
 
 class _Hook:

@@ -5,13 +5,12 @@ from collections.abc import Iterable
 import trio
 
 from runtime.supervision._exceptions import in_words
-from runtime.supervision.budget import DEFAULT_STOP_SEC
 from runtime.supervision.graph import Requirement
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.unit import Unit, UnitHandle
 
 from ._exceptions import ServiceFailedError, ServiceStopError
-from .service import Service, call_hook
+from .service import Service, call_hook, takes_task_status
 
 #: Seconds that `Service.stop` may take, unless something else is said.
 DEFAULT_TIMEOUT_SEC = 5.0
@@ -25,7 +24,7 @@ class Generation:
         self._service, self._unit, self._timeout = service, unit, timeout
         self._failure: Exception | None = None
         self._started = _Started()
-        self._start_scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
         self._over = trio.Event()  # it is to stop, or has failed, or its work is done
 
     async def run(self) -> None:
@@ -34,7 +33,7 @@ class Generation:
         Raises what went wrong; a pending `Cancelled` gives way to that.
         """
         try:
-            await self._unit.budget.hold(self._live, ask_to_stop=self._ask_to_stop)
+            await self._unit.hold(self._live, ask_to_stop=self._end)
         finally:
             if self._failure is not None:
                 raise self._failure
@@ -46,26 +45,25 @@ class Generation:
             self._unit.failing(in_words(failure))
         self._end()
 
-    def _ask_to_stop(self) -> None:
-        self._unit.budget.begin(DEFAULT_STOP_SEC)
-        self._end()
-
     def _end(self) -> None:
-        self._start_scope.cancel()
         self._over.set()
+        if self._nursery is not None and not self._started.told:
+            self._nursery.cancel_scope.cancel()  # there is nothing to be stopped yet
 
     async def _live(self) -> None:
         manager = self._service.manager
         stopped = False
         try:
-            async with trio.open_nursery() as nursery:
-                manager.enter(nursery, self._over.set)
-                if await self._start(nursery):
+            async with trio.open_nursery() as self._nursery:
+                manager.enter(self._nursery, self._over.set)
+                await self._start(self._nursery)
+                if self._failure is None:
+                    self._unit.started()
                     await self._over.wait()
                 if self._started.told:
                     stopped = True
                     await self._stop()
-                nursery.cancel_scope.cancel()
+                self._nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
             self._note(self._died(group))
         finally:
@@ -73,17 +71,19 @@ class Generation:
         if self._started.told and not stopped:
             await self._stop()
 
-    async def _start(self, nursery: trio.Nursery) -> bool:
-        """Start the service, and return whether it is ready now."""
+    async def _start(self, nursery: trio.Nursery) -> None:
+        """Start the service; return when it is ready, or has failed."""
+        if self._over.is_set():  # told to stop before it began
+            nursery.cancel_scope.cancel()
         try:
-            with self._start_scope:
+            if takes_task_status(type(self._service.manager)):
                 await nursery.start(self._run_start)
-                if self._failure is None:
-                    self._unit.started()
-                    return True
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await call_hook(self._service, "start")
+                self._started.started()
         except Exception as error:  # noqa: BLE001 - the edge of a service: whatever it is is told
             self._note(error)
-        return False
 
     async def _run_start(self, *, task_status: trio.TaskStatus[None]) -> None:
         self._started.pass_on_to(task_status)

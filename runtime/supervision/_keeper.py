@@ -6,9 +6,10 @@ So there are never two live copies of one unit, whatever is asked for at whateve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import final
 
 import trio
@@ -157,9 +158,29 @@ class Keeper:
             on_ending=self._is_ending,
             on_failing=lambda reason: self._tree.fail(slot, reason),
             on_note=lambda fact: self._tree.explain(slot, fact),
+            hold=partial(self._hold, budget),
         )
         with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
             await slot.unit.body(task_status=handle)
+
+    async def _hold(
+        self,
+        budget: StopBudget,
+        body: Callable[[], Awaitable[object]],
+        ask_to_stop: Callable[[], object],
+    ) -> None:
+        # A stop comes from the tree, also one that was begun by a cancellation of the whole tree.
+        # So nobody has to listen for one here.
+        slot = self._slot
+        if slot.stop_sent:
+            ask_to_stop()
+        slot.on_stop = ask_to_stop
+        try:
+            with budget.to_the_end():
+                await body()
+        finally:
+            slot.on_stop = None
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def _became_ready(self) -> None:
         slot = self._slot

@@ -42,6 +42,7 @@ class Slot:
     last: int | None = None  # the newest event of this unit
     budget: StopBudget | None = None
     interruptible: trio.CancelScope | None = None  # what the keeper waits in
+    on_stop: Callable[[], object] | None = None  # what a body that holds wants instead
     changed: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     nudge: trio.Event | None = None  # what the keeper waits for while its requirements do not hold
     dependents: list[Slot] = field(default_factory=list)
@@ -70,7 +71,9 @@ class Slot:
 
     def interrupt(self) -> None:
         """Make the keeper look at what is wanted now."""
-        if self.interruptible is not None:
+        if self.on_stop is not None:
+            self.on_stop()
+        elif self.interruptible is not None:
             self.interruptible.cancel()
 
     def describe(self, path: str) -> UnitStatus:

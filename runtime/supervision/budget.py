@@ -109,6 +109,10 @@ class StopBudget:
         self._begin_at_last()
         return self._open_shield(own_sec, last=True)
 
+    def to_the_end(self) -> AbstractContextManager[trio.CancelScope]:
+        """Shield what stops by itself when it is asked to: until a stop that is begun is over."""
+        return self._open_shield(None, last=True)
+
     def _begin_at_last(self) -> None:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
             self.begin(DEFAULT_STOP_SEC)
@@ -152,7 +156,7 @@ class StopBudget:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hear_cancellation)
-            with self._open_shield(None, last=True):
+            with self.to_the_end():
                 await body()
             ended = True
             nursery.cancel_scope.cancel()

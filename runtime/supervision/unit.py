@@ -6,7 +6,7 @@ it is ready, ends when its work ends, and stops when it is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from .budget import StopBudget
+from .budget import DEFAULT_STOP_SEC, StopBudget
 from .graph import Requirement, Stage
 from .lifecycle import Lifecycle, Stages, TransitionTable
 from .restart import RestartPolicy
@@ -51,13 +51,19 @@ class UnitBody(Protocol):
         """Run until the work ends; cancelled, stop within `current_unit().budget`."""
 
 
+Holder = Callable[[Callable[[], Awaitable[object]], Callable[[], object]], Awaitable[None]]
+
+
 class UnitHandle:
     """What the body of a running unit may say, and what it may ask: also a Trio ``TaskStatus``."""
 
     budget: StopBudget
     path: str
 
-    __slots__ = ("_on_ending", "_on_failing", "_on_note", "_on_started", "budget", "path")
+    __slots__ = (
+        *("_hold", "_on_ending", "_on_failing", "_on_note", "_on_started"),
+        *("budget", "path"),
+    )
 
     def __init__(
         self,
@@ -68,10 +74,12 @@ class UnitHandle:
         on_ending: Callable[[str], None] = lambda _: None,
         on_failing: Callable[[str], None] = lambda _: None,
         on_note: Callable[[str], None] = lambda _: None,
+        hold: Holder | None = None,
     ) -> None:
         self.path, self.budget = path, budget
         self._on_started, self._on_note = on_started, on_note
         self._on_ending, self._on_failing = on_ending, on_failing
+        self._hold = hold or self._hold_alone
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
         """Report that the unit is ready; a second call raises `RuntimeError`, as Trio's does."""
@@ -84,6 +92,24 @@ class UnitHandle:
     def failing(self, reason: str) -> None:
         """Report that the unit has failed already, though its body has not ended yet."""
         self._on_failing(reason)
+
+    async def hold(
+        self, body: Callable[[], Awaitable[object]], *, ask_to_stop: Callable[[], object]
+    ) -> None:
+        """Run *body* to its own end, within the budget, also when the unit is to stop.
+
+        Being told to stop calls *ask_to_stop* then, and cancels nothing.
+        """
+        await self._hold(body, ask_to_stop)
+
+    async def _hold_alone(
+        self, body: Callable[[], Awaitable[object]], ask_to_stop: Callable[[], object]
+    ) -> None:
+        def begin() -> None:
+            self.budget.begin(DEFAULT_STOP_SEC)
+            ask_to_stop()
+
+        await self.budget.hold(body, ask_to_stop=begin)
 
     def note(self, fact: str) -> None:
         """Record a fact about the unit that changes no state."""
