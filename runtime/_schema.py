@@ -66,6 +66,10 @@ def _or_variable(schema: JsonSchemaValue) -> JsonSchemaValue:
 def manifest_schema() -> dict[str, Any]:
     """Return the schema: JSON Schema, draft 2020-12, closed to unknown keys."""
     made = Manifest.model_json_schema(schema_generator=_Generator)
+    made["anyOf"] = [
+        {"required": [kind], "properties": {kind: {"minItems": 1}}}
+        for kind in ("processes", "services")
+    ]
     process = made["$defs"]["Process"]
     for name, other in OTHER_SPELLINGS.items():
         properties = process["properties"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -37,6 +37,9 @@ OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
 _WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
 
 
+_NOTHING = Problem(("processes",), "there is nothing to run; name processes, or services")
+
+
 class Manifest(ProcessManifest):
     """Everything that a manifest file may say: processes, and services in the same tree."""
 
@@ -50,7 +53,7 @@ class Manifest(ProcessManifest):
         description="The services to run, in any order, in the same tree as the processes.",
         examples=[[{"name": "cache", "class": "shop.services:CacheService"}]],
     )
-    version: Annotated[str, Field(coerce_numbers_to_str=True)] | None = Field(
+    version: str | None = Field(
         default=None,
         description="The version of what it runs, for the status; unset: none.",
         examples=["1.4.2"],
@@ -72,8 +75,7 @@ class Manifest(ProcessManifest):
     def validate_units(self) -> Self:
         """Check that there is something to run."""
         if not self.entries():
-            message = "there is nothing to run; name processes, or services"
-            raise_any([Problem(("processes",), message)])
+            raise_any([_NOTHING])
         return self
 
     def resolve_services(self) -> Self:
@@ -127,6 +129,10 @@ def load_manifest(
         with suppress(ValidationError):
             rest = _without(data, [_unusable(each, data) for each in errors])
             problems += check(Manifest.model_validate(rest, context=problems))
+    if any(
+        _at(document.data, kind) for kind in _ENTRIES
+    ):  # only what is wrong with it was left out
+        problems = [problem for problem in problems if problem is not _NOTHING]
     if manifest is None or problems:
         raise ManifestError(path, _tell(document, source, problems))
     return manifest

@@ -8,9 +8,11 @@ import pytest
 
 import runtime
 
+PACKAGES = ("runtime.process", "runtime.service", "runtime.supervision", "runtime.exceptions")
 PUBLIC = {
     "runtime": {
-        *("Condition", "Guard", "Plugin", "Process", "ProcessManifest", "ProcessPilot"),
+        *("Application", "Condition", "Guard", "Manifest", "Plugin", "Process", "ProcessManifest"),
+        *("ProcessPilot", "Service", "ServiceConfiguration", "ServiceManager"),
         *("ProcessState", "ProcessStatus", "Requirement", "RestartPolicy", "Supervisor", "Unit"),
         *("current_unit", "load_manifest", "open_guard"),
     },
@@ -24,6 +26,16 @@ PUBLIC = {
         *("ProcessHookType", "ReadyStrategyType", "StatHandlerType"),
     },
     "runtime.pilot": {"ProcessPilot"},
+    "runtime.application": {"Application"},
+    "runtime.manifest": {"Manifest", "ManifestError", "load_manifest"},
+    "runtime.service": {
+        *("ApplicationStatus", "ConfigurationError", "DuplicateServiceClassError"),
+        *("NotRegisteredError", "Service", "ServiceConfiguration", "ServiceError"),
+        *("ServiceFailedError", "ServiceManager", "ServiceState", "ServiceStatus"),
+        *("ServiceStopError", "UnknownServiceClassError", "as_service_class"),
+        *("get_available_services", "get_service_class", "register_service_class"),
+        "service_unit",
+    },
     "runtime.supervision": {
         *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
         *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
@@ -31,6 +43,8 @@ PUBLIC = {
     },
     "runtime.exceptions": {
         *("AlreadyRunningError", "DependencyCycleError", "DuplicateUnitError"),
+        *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
+        *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
@@ -46,7 +60,7 @@ def test_every_public_name_can_be_had(module: str, name: str) -> None:
     assert getattr(import_module(module), name) is not None
 
 
-@pytest.mark.parametrize("module", ["runtime.process", "runtime.supervision", "runtime.exceptions"])
+@pytest.mark.parametrize("module", [*PACKAGES])
 def test_a_package_exports_nothing_else(module: str) -> None:
     found = {
         name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runtime.cli._check import check, describe
-from runtime.process import ProcessManifest
+from runtime.manifest import Manifest
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ask
@@ -151,4 +151,4 @@ def test_a_manifest_is_described_by_its_numbers(needs: list[list[str]], words: s
         {"name": f"p{index}", "path": "/bin/sh", "dependencies": names}
         for index, names in enumerate(needs)
     ]
-    assert describe(ProcessManifest.model_validate({"processes": processes})) == words
+    assert describe(Manifest.model_validate({"processes": processes})) == words

@@ -29,7 +29,7 @@ from runtime.cli._drawing import (
     to_mermaid,
 )
 from runtime.cli._graph import DrawingError, choose_format, graph, render
-from runtime.process import ProcessManifest
+from runtime.manifest import Manifest
 from runtime.process.readiness import STRATEGIES
 from runtime.supervision.graph import Condition
 from runtime.supervision.restart import RestartWhen
@@ -58,9 +58,9 @@ ODD = [
 ]
 
 
-def manifest(*processes: dict[str, Any]) -> ProcessManifest:
+def manifest(*processes: dict[str, Any]) -> Manifest:
     entries = [{"path": "/bin/sh", **process} for process in processes]
-    return ProcessManifest.model_validate({"processes": entries})
+    return Manifest.model_validate({"processes": entries})
 
 
 def chain(names: list[str]) -> Drawing:

@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from runtime._documents import read_document
 from runtime._schema import manifest_schema
 from runtime.cli._schema import schema
-from runtime.manifest import OTHER_SPELLINGS, ManifestError, load_manifest
-from runtime.process import Dependency, Process, ProcessManifest, RestartSpec
+from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
+from runtime.process import Dependency, Process, RestartSpec
 from runtime.process.readiness import REQUIRED_PARAMS
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SCHEMA = manifest_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
 DEFINITIONS: dict[str, Any] = SCHEMA["$defs"]
 MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
-    "manifest": (ProcessManifest, SCHEMA),
+    "manifest": (Manifest, SCHEMA),
     **{
         model.__name__: (model, DEFINITIONS[model.__name__])
         for model in (Process, RestartSpec, Dependency)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime import Condition, load_manifest
+from runtime import Condition, Manifest, load_manifest
 from runtime._problems import ProblemsError
 from runtime.exceptions import ManifestError
 from runtime.process import Process, ProcessManifest
@@ -194,7 +194,7 @@ def test_a_dump_of_a_manifest_with_replicas_reads_as_the_same(write: Write) -> N
         """
     )
     dump = load_manifest(path).model_dump()
-    assert ProcessManifest.model_validate(dump).model_dump() == dump
+    assert Manifest.model_validate(dump).model_dump() == dump
 
 
 def test_replicas_may_be_asked_for_in_python() -> None:
