@@ -29,6 +29,7 @@ _STAND_INS: Mapping[str | int, Any] = {
     "restart": {"when": "never"},
     "shutdown_strategy": "do_not_restart",
 }
+_IDLE_SERVICE = "runtime.service.plain:idle"
 # Without these nothing can be said of the rest: no path is known, or no process.
 _ENTRIES = (("processes",), ("services",))
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
@@ -157,7 +158,10 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
     # From the back, so that an index still means what it meant.
     for location in sorted(locations, key=_back_to_front):
         around = _at(rest, location[:-1])
-        if len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
+        if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
+            around["class"] = _IDLE_SERVICE
+            around.pop("configuration", None)
+        elif len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
             stand_in = _STAND_INS[location[2]]
             around[location[2]] = (
                 stand_in.format(location[1]) if isinstance(stand_in, str) else stand_in

@@ -162,3 +162,8 @@ class _ContextManager(_PlainManager):
             self._failure = error  # the stop tells it
         finally:
             self._left.set()
+
+
+async def idle() -> None:
+    """Do nothing for as long as the service lives; it holds a place."""
+    await trio.sleep_forever()
