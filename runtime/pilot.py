@@ -59,6 +59,9 @@ class ProcessPilot(TreeBlock):
         keep: bool = False,
         supervisor: Supervisor | None = None,
     ) -> None:
+        others = {entry.kind for entry in manifest.entries()} - {"process"}
+        if supervisor is None and others:
+            raise ValueError(f"this manifest has a {others.pop()}, too; run it as an Application")
         if logger_config is not None:
             _late.logging_config().dictConfig(logger_config)
         self.manifest = manifest

@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from runtime import (
     Application,
     Manifest,
+    ProcessPilot,
     Service,
     ServiceConfiguration,
     ServiceManager,
@@ -480,3 +481,9 @@ async def test_requirements_of_processes_and_services_have_their_conditions(
         Requirement("s2", Condition.COMPLETED),
     )
     assert Manifest.model_validate(manifest.model_dump()).model_dump() == manifest.model_dump()
+
+
+async def test_a_pilot_alone_refuses_what_it_would_leave_out(make: Make, module: str) -> None:
+    manifest = make({"name": "s", "class": f"{module}:plain"}, processes=[sleeper("p")])
+    with pytest.raises(ValueError, match="has a service, too; run it as an Application"):
+        ProcessPilot(manifest)
