@@ -74,9 +74,19 @@ class TreeBlock:
 
     @asynccontextmanager
     async def _open(self) -> AsyncGenerator[None]:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self.supervisor.run)
-            try:
-                yield
-            finally:
-                self.supervisor.ask_stop_tree("the block that it belongs to was left")
+        left_by: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.supervisor.run)
+                try:
+                    yield
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    left_by = error  # the nursery is no business of the block's: it makes no group
+                finally:
+                    self.supervisor.ask_stop_tree("the block that it belongs to was left")
+        finally:
+            if left_by is not None:
+                try:
+                    raise left_by
+                finally:
+                    del left_by
