@@ -36,6 +36,8 @@ PUBLIC = {
         *("get_available_services", "get_service_class", "register_service_class"),
         "service_unit",
     },
+    "runtime.service.models": {"ApplicationStatus", "ServiceState", "ServiceStatus"},
+    "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
     "runtime.supervision": {
         *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
         *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
