@@ -1,14 +1,18 @@
 """The examples do what they say, as they are printed."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -21,46 +25,141 @@ def free_port() -> int:
         return port
 
 
+#: Long enough for any machine: who comes to its end has found a fault.
+LIMIT_SEC = 60
+
+
+class Example:
+    """A copy of a folder of examples, on ports that are free, and one program of it that runs."""
+
+    def __init__(self, name: str, folder: Path, ports: Mapping[int, int]) -> None:
+        self.folder, self.ports = folder / name, ports
+        self.lines: list[str] = []
+        shutil.copytree(EXAMPLES / name, self.folder, ignore=shutil.ignore_patterns("public"))
+        for manifest in self.folder.glob("*.yaml"):
+            text = manifest.read_text()
+            for old, new in ports.items():
+                text = text.replace(str(old), str(new))
+            manifest.write_text(text)
+
+    @contextmanager
+    def run(self, *command: str) -> Generator[subprocess.Popen[str]]:
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.folder.parent)}
+        with subprocess.Popen(
+            [sys.executable, "-u", *command],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        ) as self.program:
+            try:
+                yield self.program
+            finally:
+                self.program.kill()
+
+    def read_until(self, words: str, times: int = 1) -> None:
+        """Return when *words* have been in so many lines."""
+        assert self.program.stdout is not None
+        while sum(words in line for line in self.lines) < times:
+            line = self.program.stdout.readline()
+            assert line, f"{words!r} was not said {times} times: {self.lines}"
+            self.lines.append(line.rstrip())
+
+    def stop(self) -> str:
+        """Interrupt it, and return all that it has said."""
+        assert self.program.stdout is not None
+        self.program.send_signal(signal.SIGINT)
+        self.lines += self.program.stdout.read().splitlines()
+        assert self.program.wait(LIMIT_SEC) == 0
+        return "\n".join(self.lines)
+
+    def get(self, port: int, path: str) -> Any:
+        """Return what is answered over HTTP."""
+        with urlopen(f"http://127.0.0.1:{self.ports[port]}/{path}", timeout=LIMIT_SEC) as answer:
+            return json.load(answer)
+
+
 @pytest.fixture
-def quickstart(tmp_path: Path) -> Path:
-    """The quickstart in a folder of its own, on a port that is free."""
-    folder = tmp_path / "quickstart"
-    shutil.copytree(EXAMPLES / "quickstart", folder, ignore=shutil.ignore_patterns("public"))
-    manifest = folder / "manifest.yaml"
-    manifest.write_text(manifest.read_text().replace("8765", str(free_port())))
-    return manifest
+def example(tmp_path: Path) -> Callable[..., Example]:
+    """Copy a folder of examples; each of the ports gives way to one that is free."""
+    return lambda name, *ports: Example(name, tmp_path, {port: free_port() for port in ports})
 
 
-@contextmanager
-def started(manifest: Path) -> Generator[subprocess.Popen[str]]:
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(manifest.parent.parent)}
-    with subprocess.Popen(
-        [sys.executable, "-m", "runtime", manifest],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    ) as program:
-        try:
-            yield program
-        finally:
-            program.kill()
+def in_order(text: str, *words: str) -> bool:
+    places = [text.rindex(each) for each in words]
+    return places == sorted(places)
 
 
-def test_the_quickstart_starts_in_order_recovers_and_stops(quickstart: Path) -> None:
-    lines: list[str] = []
-    with started(quickstart) as program:
-        assert program.stdout is not None
-        for line in program.stdout:
-            lines.append(line.rstrip())
-            if sum("moody is ready" in each for each in lines) == 2:
-                break
-        program.send_signal(signal.SIGINT)
-        lines += program.stdout.read().splitlines()
-        assert program.wait(30) == 0
-    text = "\n".join(lines)
-    assert text.index("prepare completed") < text.index("web is ready")
-    assert text.index("web is ready") < text.index("worker is ready")
+def test_the_quickstart_starts_in_order_recovers_and_stops(
+    example: Callable[..., Example],
+) -> None:
+    quickstart = example("quickstart", 8765)
+    with quickstart.run("-m", "runtime", "manifest.yaml"):
+        quickstart.read_until("moody is ready", times=2)
+        text = quickstart.stop()
+    assert in_order(text, "prepare completed", "web is ready", "worker is ready")
     assert "200: <h1>It runs.</h1>" in text
     assert "moody exited with 3" in text
     assert "the worker has put its tools away" in text
+
+
+# --- services -------------------------------------------------------------------------------------
+
+FIND_PID = re.compile(r"^db +running +(\d+)")
+
+
+def test_a_service_between_two_processes_starts_and_stops_between_them(
+    example: Callable[..., Example],
+) -> None:
+    services = example("services", 8771, 8772, 8773)
+    with services.run("-m", "runtime", "manifest.yaml"):
+        services.read_until("api is ready")
+        assert in_order("\n".join(services.lines), "db is ready", "cache is ready", "api is ready")
+        for _ in range(2):
+            assert services.get(8773, "apple") == {"name": "apple", "price": "3"}
+        assert services.get(8773, "plum") == {"name": "plum", "price": "unknown"}
+        text = services.stop()
+    assert text.count("asked for apple") == 1
+    assert "closed; 2 items were known" in text
+
+
+def test_what_depends_on_a_process_that_crashes_is_restarted_after_it_in_order(
+    example: Callable[..., Example],
+) -> None:
+    services = example("services", 8771, 8772, 8773)
+    with services.run("-m", "runtime", "manifest.yaml"):
+        services.read_until("db  ")
+        found = next(filter(None, map(FIND_PID.match, services.lines)))
+        os.kill(int(found[1]), signal.SIGKILL)
+        services.read_until("api is ready", times=2)
+        assert services.get(8773, "pear") == {"name": "pear", "price": "4"}
+        text = services.stop()
+    assert in_order(text, "closed; 0 items", "db is ready", "cache is ready", "api is ready")
+
+
+def test_a_library_written_on_anyio_works_in_a_service(example: Callable[..., Example]) -> None:
+    services = example("services", 8774)
+    with services.run("-m", "runtime", "watch.yaml"):
+        services.read_until("look 2: 200")
+        text = services.stop()
+    assert in_order(text, "web is ready", "watch is ready", "look 2: 200")
+    assert '"GET / HTTP/1.1" 200' in text
+
+
+def test_a_tcp_server_as_a_service_lets_its_clients_finish(example: Callable[..., Example]) -> None:
+    services, port = example("services"), free_port()
+    with services.run("echo.py", str(port)):
+        services.read_until("echo is running")
+        address = ("127.0.0.1", port)
+        with socket.create_connection(address) as client:
+            client.sendall(b"one")
+            assert client.recv(3) == b"one"
+            services.program.send_signal(signal.SIGINT)
+            services.read_until("waiting for 1 clients")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+            client.sendall(b"two")
+            assert client.recv(3) == b"two"
+        services.read_until("echo is stopped")
+        assert services.program.wait(LIMIT_SEC) == 0
