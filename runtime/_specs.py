@@ -28,7 +28,7 @@ class Dependency(BaseModel):
 
 
 class RestartSpec(BaseModel):
-    """How a process comes back after it ended unasked."""
+    """How a process, or a service, comes back after it ended unasked."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 

@@ -37,7 +37,14 @@ def test_a_right_manifest_is_one_line(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    "manifest", sorted((ROOT / "examples" / "quickstart").glob("manifest.*")), ids=str
+    "manifest",
+    sorted(
+        [
+            *(ROOT / "examples" / "quickstart").glob("manifest.*"),
+            *(ROOT / "examples" / "services").glob("*.yaml"),
+        ]
+    ),
+    ids=str,
 )
 def test_the_examples_are_right(ask: Ask, manifest: Path) -> None:
     answer = ask("check", manifest)
@@ -152,3 +159,21 @@ def test_a_manifest_is_described_by_its_numbers(needs: list[list[str]], words: s
         for index, names in enumerate(needs)
     ]
     assert describe(Manifest.model_validate({"processes": processes})) == words
+
+
+def test_services_are_counted(ask: Ask) -> None:
+    cache = {"name": "cache", "class": "runtime.service.plain:idle", "dependencies": ["db"]}
+    log = {"name": "log", "class": "runtime.service.plain:idle"}
+    for services, words in (
+        ([cache], "1 process, 1 service, 1 dependency"),
+        ([cache, log], "1 process, 2 services, 1 dependency"),
+    ):
+        path = ask.write({"name": "db"}, services=services)
+        answer = ask("check", path)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert answer.stdout == f"{path}: fine: {words}\n"
+
+
+def test_services_alone_are_a_manifest(ask: Ask) -> None:
+    path = ask.write(services=[{"name": "log", "class": "runtime.service.plain:idle"}])
+    assert ask("check", path).stdout == f"{path}: fine: no processes, 1 service, no dependencies\n"

@@ -111,6 +111,41 @@ def test_the_drawing_has_each_process_and_what_it_waits_for() -> None:
     )
 
 
+def test_a_service_is_a_node_between_processes() -> None:
+    made = draw(
+        Manifest.model_validate(
+            {
+                "processes": [
+                    {"name": "db", "path": "/bin/sh"},
+                    {"name": "api", "path": "/bin/sh", "dependencies": ["cache"]},
+                ],
+                "services": [
+                    {
+                        "name": "cache",
+                        "class": "runtime.service.plain:idle",
+                        "dependencies": [{"name": "db", "condition": "started"}],
+                    }
+                ],
+            }
+        )
+    )
+    assert set(made.nodes) == {
+        Node("db", 1, "none", RestartWhen.ALWAYS),
+        Node("cache", 1, "service", RestartWhen.NEVER),
+        Node("api", 1, "none", RestartWhen.ALWAYS),
+    }
+    assert set(made.edges) == {
+        Edge("db", "cache", Condition.STARTED),
+        Edge("cache", "api", Condition.READY),
+    }
+    names, edges = read_mermaid(to_mermaid(made))
+    assert set(names) == {"db", "cache", "api"}
+    assert ("cache", "ready", "api") in edges
+    for text in (to_mermaid(made), to_dot(made)):
+        assert FILLS["service"] in text
+        assert "service" in text
+
+
 def test_replicas_are_one_node() -> None:
     made = draw(
         manifest(

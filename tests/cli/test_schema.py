@@ -19,6 +19,7 @@ from runtime.cli._schema import schema
 from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
 from runtime.process import Dependency, Process, RestartSpec
 from runtime.process.readiness import REQUIRED_PARAMS
+from runtime.service.specs import ServiceEntry
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Ask
@@ -31,7 +32,7 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "manifest": (Manifest, SCHEMA),
     **{
         model.__name__: (model, DEFINITIONS[model.__name__])
-        for model in (Process, RestartSpec, Dependency)
+        for model in (Process, ServiceEntry, RestartSpec, Dependency)
     },
 }
 
@@ -48,6 +49,13 @@ def with_process(**fields: Any) -> dict[str, Any]:
     ]
     program = {} if "command" in fields or "path" in fields else {"path": "sh"}
     return {"processes": [{"name": "api", **program, **fields}, *others]}
+
+
+def with_service(**fields: Any) -> dict[str, Any]:
+    """Return a manifest with a service that says this, and a process that it may depend on."""
+    service = {"name": "cache", "class": "runtime.service.plain:idle", **fields}
+    db = {"name": "db", "path": "sh", "shutdown_strategy": "do_not_restart"}
+    return {"services": [service], "processes": [db]}
 
 
 def is_loaded(folder: Path, manifest: object, name: str = "m.json") -> bool:
@@ -127,7 +135,11 @@ def resolve(described: Mapping[str, Any]) -> Mapping[str, Any]:
 # --- what it takes --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("manifest.*")), ids=str)
+@pytest.mark.parametrize(
+    "path",
+    sorted({*(ROOT / "examples").rglob("*.yaml"), *(ROOT / "examples").rglob("manifest.*")}),
+    ids=str,
+)
 def test_it_takes_the_examples(path: Path) -> None:
     assert complaints(read_document(path).data) == []
 
@@ -232,6 +244,68 @@ def test_for_no_value_of_a_process_it_gives_a_false_alarm(tmp_path: Path, key: s
             taken += 1
             assert complaints(manifest) == [], value
     assert taken > 0
+
+
+GOOD_SERVICES: list[dict[str, Any]] = [
+    {},
+    {"configuration": None},
+    {"configuration": {"enabled": True}},
+    {"configuration": {"enabled": "${ENABLED:-no}"}},
+    {"dependencies": ["db", {"name": "db", "condition": "completed"}]},
+    {"restart": {"when": "always", "max_restarts": 3}},
+    {"restart_dependents": True, "timeout": None, "enabled": False, "autostart": "no"},
+]
+
+
+@pytest.mark.parametrize("fields", GOOD_SERVICES, ids=json.dumps)
+def test_it_takes_a_good_service_as_the_loader_does(tmp_path: Path, fields: dict[str, Any]) -> None:
+    manifest = with_service(**fields)
+    assert complaints(manifest) == []
+    assert is_loaded(tmp_path, manifest)
+    alone = {"services": [{**manifest["services"][0], "dependencies": []}]}
+    assert complaints(alone) == []
+    assert is_loaded(tmp_path, alone)
+
+
+@pytest.mark.parametrize("key", sorted(DEFINITIONS["ServiceEntry"]["properties"].keys()))
+def test_for_no_value_of_a_service_it_gives_a_false_alarm(tmp_path: Path, key: str) -> None:
+    taken = 0
+    for value in [*VALUES, {"autostart": True}, "runtime.service.plain:idle"]:
+        manifest = with_service(**{key: value})
+        if is_loaded(tmp_path, manifest):
+            taken += 1
+            assert complaints(manifest) == [], value
+    assert taken > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"class": None},
+        {"class": ""},
+        {"class": 5},
+        {"class_path": "runtime.service.plain:idle"},
+        {"name": "a/b"},
+        {"configuration": []},
+        {"configuration": "size"},
+        {"dependencies": "db"},
+        {"restart": "always"},
+        {"timeout": -1},
+        {"timeout": "soon"},
+        {"enabled": "perhaps"},
+        {"autostart": None},
+        {"restart_dependents": 2},
+        {"replicas": 2},
+        {"path": "sh"},
+    ],
+    ids=json.dumps,
+)
+def test_it_refuses_a_bad_service_as_the_loader_does(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    manifest = with_service(**fields)
+    assert complaints(manifest) != []
+    assert not is_loaded(tmp_path, manifest)
 
 
 @pytest.mark.parametrize("key", sorted(SCHEMA["properties"].keys() - {"processes"}))
