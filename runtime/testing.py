@@ -14,6 +14,7 @@ from runtime.service.models import ServiceState
 from runtime.service.plain import ServiceFunction, as_service_class
 from runtime.service.service import Service, ServiceConfiguration
 from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
+from runtime.supervision._exceptions import UnitFailedError
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.supervisor import Supervisor
@@ -99,6 +100,13 @@ class ServiceUnderTest(Generic[S_co]):
             return None
         return StateChange(ServiceState(str(event.new)), event.reason)
 
+    async def _start(self) -> None:
+        """Start the service; raise what it has failed with."""
+        try:
+            await self._supervisor.start_unit(self._service.name)
+        except UnitFailedError as failure:
+            raise self.unit.error or failure from failure
+
     async def _end(self) -> None:
         """Stop the service; raise what it has failed with, unless the test has reckoned with it."""
         failed_before = self.state is ServiceState.ERROR
@@ -177,9 +185,9 @@ async def _open(
             service.configure(configuration)
         async with TreeBlock(supervisor):
             if start:
-                await service.start()
+                await under_test._start()  # noqa: SLF001 - one thing in two pieces
             yield under_test
-            await under_test._end()  # noqa: SLF001 - one thing in two pieces
+            await under_test._end()  # noqa: SLF001 - as above
     finally:
         supervisor.events.close()
         service.attach(None)
