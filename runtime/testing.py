@@ -118,16 +118,7 @@ class ServiceUnderTest(Generic[S_co]):
 
 @overload
 def open_service(
-    service: S,
-    configuration: Configuration | None = None,
-    *,
-    restart: RestartPolicy = ...,
-    timeout: float | None = ...,
-    start: bool = ...,
-) -> AbstractAsyncContextManager[ServiceUnderTest[S]]: ...
-@overload
-def open_service(
-    service: type[S],
+    service: S | type[S],
     configuration: Configuration | None = None,
     *,
     name: str | None = None,

@@ -99,7 +99,7 @@ async def test_a_service_that_was_made_keeps_its_name_and_may_be_opened_again() 
         assert names(opened) == ["starting", "running", "stopping", "stopped"]
     assert service.counted == 2
     with pytest.raises(TypeError, match="'mine' has its name already"):
-        open_service(service, name="other")  # type: ignore[call-overload]
+        open_service(service, name="other")
 
 
 async def count_down(config: CounterConfiguration, *, task_status: trio.TaskStatus[None]) -> None:
