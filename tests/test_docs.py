@@ -123,6 +123,7 @@ def test_a_manifest_is_one_that_the_schema_takes(block: Block, tmp_path: Path) -
     path = tmp_path / "manifest.yaml"
     path.write_text(block.text)
     data = read_document(path).data
+    assert isinstance(data, dict)
     data = {key: value for key, value in data.items() if not str(key).startswith("x-")}
     found = Draft202012Validator(manifest_schema()).iter_errors(data)
     assert [f"{error.json_path}: {error.message}" for error in found] == []

@@ -23,7 +23,8 @@ class EchoManager(ServiceManager):
         self, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until the stop; `serve_tcp` reports started, and so is the service ready."""
-        self.listening, self.clients, self.nobody = trio.CancelScope(), 0, trio.Event()
+        self.listening, self.closed = trio.CancelScope(), trio.Event()
+        self.clients, self.nobody = 0, trio.Event()
         with self.listening:
             await trio.serve_tcp(
                 self.talk,
@@ -32,10 +33,12 @@ class EchoManager(ServiceManager):
                 handler_nursery=self.nursery,  # so clients outlive the listening
                 task_status=task_status,
             )
+        self.closed.set()
 
     async def stop(self) -> None:
         """Take no more clients, and wait for those that are there, as long as a stop may take."""
         self.listening.cancel()
+        await self.closed.wait()
         if self.clients:
             self.logger.info("waiting for %d clients", self.clients)
             await self.nobody.wait()
