@@ -127,7 +127,7 @@ async def test_a_short_form_is_opened_as_well(
 async def test_a_service_may_complete_while_it_is_open() -> None:
     async with open_service(count_down, COUNT) as opened:
         assert await opened.wait_state("stopped") == S.STOPPED
-        assert opened.unit.reason == "completed"
+        assert opened.unit.reason == "completed after 20.0 s"
 
 
 async def test_a_service_may_be_left_to_the_test_to_start() -> None:
