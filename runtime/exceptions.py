@@ -25,4 +25,5 @@ from runtime.supervision._exceptions import IllegalTransitionError as IllegalTra
 from runtime.supervision._exceptions import SupervisionError as SupervisionError
 from runtime.supervision._exceptions import UnitFailedError as UnitFailedError
 from runtime.supervision._exceptions import UnitInUseError as UnitInUseError
+from runtime.supervision._exceptions import UnitNameError as UnitNameError
 from runtime.supervision._exceptions import UnknownUnitError as UnknownUnitError

@@ -50,6 +50,7 @@ PUBLIC = {
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
+        *("UnitNameError",),
         "UnknownUnitError",
     },
 }

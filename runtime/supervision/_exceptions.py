@@ -2,6 +2,7 @@
 
 SupervisionError
 ├── IllegalTransitionError    a move that the table forbids; nothing was changed
+├── UnitNameError             (ValueError)
 ├── UnknownUnitError          (ValueError)
 ├── DuplicateUnitError        (ValueError)
 ├── DependencyCycleError      (ValueError)
@@ -35,6 +36,19 @@ class IllegalTransitionError(SupervisionError):
     def __str__(self) -> str:
         allowed = ", ".join(self.allowed) or "nothing, it is final"
         return f"{self.subject}: {self.old} cannot become {self.new} (allowed: {allowed})"
+
+
+class UnitNameError(SupervisionError, ValueError):
+    """No unit can have this name."""
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be the name of a unit: it is empty, or has a '/'"
 
 
 class UnknownUnitError(SupervisionError, ValueError):

@@ -19,8 +19,8 @@ from ._slot import Slot
 from ._tree import Tree
 from .budget import StopBudget
 from .graph import Answer, Requirement, Stage
-from .restart import GiveUp, RestartIn, judge_end
-from .unit import UnitHandle, as_current_unit
+from .restart import GiveUp, RestartHistory, RestartIn, judge_end
+from .unit import UnitHandle, as_current_unit, cut_off_by
 
 _logger = logging.getLogger(__name__)
 
@@ -33,7 +33,23 @@ class Keeper:
         self._tree, self._slot, self._jitter = tree, slot, jitter
 
     async def run(self) -> None:
-        """Run the unit, generation after generation, for as long as the tree lives."""
+        """Run the unit, generation after generation, for as long as the tree lives.
+
+        What nobody may catch (a `KeyboardInterrupt`, say) makes the tree stop first, in order.
+        """
+        slot = self._slot
+        try:
+            await self._run()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised again when all is down
+            self._tree.break_off(slot, error)
+        finally:
+            slot.kept = False
+            if slot.removed:
+                self._tree.forget(slot)
+
+    async def _run(self) -> None:
         slot = self._slot
         while self._tree.stopping is None and not slot.removed:
             if not slot.wanted or slot.over is not None:
@@ -43,8 +59,6 @@ class Keeper:
                 await self._run_once()
                 if slot.next_restart_at is not None and slot.wanted:
                     await self._back_off()
-        if slot.removed:
-            self._tree.forget(slot)
 
     @contextmanager
     def _patience(self) -> Generator[trio.CancelScope]:
@@ -103,25 +117,28 @@ class Keeper:
     async def _run_once(self) -> None:
         slot = self._slot
         error: Exception | None = None
-        ended = False
         if not self._begin():
             return
         try:
-            try:
-                with self._tree.budget.open_child() as slot.budget:
-                    await self._run_body(slot.budget)
-            except Exception as raised:  # noqa: BLE001 - the edge of a unit: whatever it is is judged
-                error = raised
-            if error is None and not slot.stop_due and slot.ready is None:
-                error = EndedBeforeReadyError(slot.unit.name)
-            ended = True
-        finally:
-            slot.live, slot.budget, slot.interruptible = False, None, None
-            slot.error, slot.ended = error, trio.current_time()
-            if not ended:  # cancelled for good from above, or something no supervisor may catch
-                slot.wanted = False
-                self._close_cycle(slot.unit.lifecycle.stages.failed, "cut off")
+            with self._tree.budget.open_child() as slot.budget:
+                await self._run_body(slot.budget)
+        except Exception as raised:  # noqa: BLE001 - the edge of a unit: whatever it is is judged
+            error = raised
+        except BaseException as raised:
+            # Cancelled for good from above, or something no supervisor may catch.
+            self._leave(None)
+            slot.wanted = False
+            self._close_cycle(slot.unit.lifecycle.stages.failed, cut_off_by(raised))
+            raise
+        if error is None and not slot.stop_due and slot.ready is None:
+            error = EndedBeforeReadyError(slot.unit.name)
+        self._leave(error)
         self._judge_end(error)
+
+    def _leave(self, error: Exception | None) -> None:
+        slot = self._slot
+        slot.live, slot.budget, slot.interruptible = False, None, None
+        slot.error, slot.ended = error, trio.current_time()
 
     def _begin(self) -> bool:
         """Enter the unit's next generation, unless it or its table forbids to start it as it is."""
@@ -139,7 +156,7 @@ class Keeper:
             self._refuse(refusal)
             return False
         slot.generation += 1
-        slot.live, slot.stop_due, slot.stop_sent = True, False, False
+        slot.live, slot.stop_due, slot.stop_sent, slot.again = True, False, False, None
         slot.error, slot.ready, slot.ended, slot.next_restart_at = None, None, None, None
         slot.started, slot.started_at = trio.current_time(), datetime.now(UTC)
         slot.cause = number
@@ -156,7 +173,7 @@ class Keeper:
             budget,
             on_started=self._became_ready,
             on_ending=self._is_ending,
-            on_failing=lambda reason: self._tree.fail(slot, reason),
+            on_failing=partial(self._is_failing, budget),
             on_note=lambda fact: self._tree.explain(slot, fact),
             hold=partial(self._hold, budget),
         )
@@ -172,6 +189,8 @@ class Keeper:
         # A stop comes from the tree, also one that was begun by a cancellation of the whole tree.
         # So nobody has to listen for one here.
         slot = self._slot
+        if slot.on_stop is not None:
+            raise RuntimeError(f"{slot.unit.name} holds already; a unit does so in one task")
         if slot.stop_sent:
             ask_to_stop()
         slot.on_stop = ask_to_stop
@@ -199,6 +218,11 @@ class Keeper:
         if slot.unit.lifecycle.state in (stages.starting, stages.running):
             self._tree.move(slot, stages.stopping, reason)
 
+    def _is_failing(self, budget: StopBudget, reason: str) -> None:
+        budget.begin(self._tree.stop_within_sec)  # its clearing up has a bound, too
+        self._tree.fail(self._slot, reason)
+        self._slot.cause = self._slot.last
+
     # --- after the end ----------------------------------------------------------------------------
 
     def _judge_end(self, error: Exception | None) -> None:
@@ -213,12 +237,14 @@ class Keeper:
         if error is not None:
             path = tree.chronicle.path(slot.unit.name)
             _logger.debug("%s failed", path, exc_info=error)
-        slot.cause = None
+        if slot.unit.lifecycle.state != stages.failed:  # else it is that it failed
+            slot.cause = None
         ran_sec = trio.current_time() - slot.started
         words = f"completed after {ran_sec:.1f} s" if error is None else in_words(error)
-        reason = words + self._decide(error)
-        number = self._close_cycle(stages.stopped if error is None else stages.failed, reason)
-        slot.cause = number
+        last = stages.stopped if error is None else stages.failed
+        number = self._close_cycle(last, words, self._decide(error))
+        reason = slot.reason
+        slot.cause = number if slot.again is None else slot.again
         if slot.unit.restart_dependents:
             tree.send_due_stops(tree.restart_dependents(slot, number))
         if slot.unit.ends_tree and slot.over is not None and tree.stopping is None:
@@ -229,6 +255,9 @@ class Keeper:
     def _decide(self, error: Exception | None) -> str:
         """Ask the unit's policy what follows; return in words what there is to say of that."""
         slot = self._slot
+        if slot.again is not None:  # somebody has asked for a start while it ended
+            slot.history = RestartHistory()
+            return ""
         now = trio.current_time()
         verdict, slot.history = judge_end(
             slot.unit.restart,
@@ -242,16 +271,20 @@ class Keeper:
             slot.restarts += 1
             slot.restart_at = now + verdict.delay_sec
             slot.next_restart_at = datetime.now(UTC) + timedelta(seconds=verdict.delay_sec)
-            return f"; restart in {verdict.delay_sec:.3g} s" if verdict.delay_sec else ""
+            return f"restart in {verdict.delay_sec:.3g} s" if verdict.delay_sec else ""
         slot.over = Stage.COMPLETED if error is None else Stage.FAILED
-        return f"; {verdict.reason}" if isinstance(verdict, GiveUp) else ""
+        return verdict.reason if isinstance(verdict, GiveUp) else ""
 
-    def _close_cycle(self, last: str, reason: str) -> int:
-        lifecycle, number = self._slot.unit.lifecycle, self._slot.last
-        if lifecycle.state == last == lifecycle.stages.failed and number is not None:
-            self._slot.reason = reason  # that it failed was said when it did
-            self._slot.wake()
-            return number
+    def _close_cycle(self, last: str, reason: str, verdict: str = "") -> int:
+        """Move to *last*, if it is not there already; return the number of the last event."""
+        slot, lifecycle = self._slot, self._slot.unit.lifecycle
+        whole = f"{reason}; {verdict}" if verdict else reason
+        if lifecycle.state == last == lifecycle.stages.failed and slot.last is not None:
+            if verdict:  # that it failed was said when it did
+                self._tree.explain(slot, verdict)
+            slot.reason = whole
+            slot.wake()
+            return slot.last
         if last not in lifecycle.table.successors(lifecycle.state):
-            self._tree.move(self._slot, lifecycle.stages.stopping, reason)
-        return self._tree.move(self._slot, last, reason)
+            self._tree.move(slot, lifecycle.stages.stopping, whole)
+        return self._tree.move(slot, last, whole)

@@ -23,6 +23,8 @@ class Slot:
     live: bool = False  # its body runs
     stop_due: bool = False  # the body is to be cancelled, once its dependents are down
     stop_sent: bool = False  # the body has been cancelled
+    again: int | None = None  # it ends by itself, and is to be started then: who asked for that
+    kept: bool = False  # it has a keeper
     removed: bool = False
     over: Stage | None = None  # COMPLETED, FAILED or HELD
     blocked_by: tuple[Requirement, ...] = ()

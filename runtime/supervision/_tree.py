@@ -10,13 +10,18 @@ from collections.abc import Iterable
 
 import trio
 
-from ._exceptions import DuplicateUnitError, UnitFailedError, UnknownUnitError
+from ._exceptions import (
+    DuplicateUnitError,
+    UnitFailedError,
+    UnitNameError,
+    UnknownUnitError,
+)
 from ._slot import Slot, StartUp, nearest_live
 from .budget import StopBudget
 from .events import Chronicle
 from .graph import Answer, Requirement, Stage, dependents_of, judge_condition, start_order
 from .restart import RestartHistory
-from .unit import Unit
+from .unit import Unit, cut_off_by
 
 
 class Tree:
@@ -29,6 +34,7 @@ class Tree:
         self.budget = StopBudget()
         self.stopping: str | None = None  # why everything stops
         self.ended_by: str | None = None
+        self.broken_off: list[BaseException] = []  # what has to be raised when all is down
         self.start_up = StartUp()
         self.stop_asked = trio.Event()
 
@@ -43,6 +49,8 @@ class Tree:
         """Add *units*, or raise with nothing changed."""
         new: dict[str, Unit] = {}
         for unit in units:
+            if not unit.name or "/" in unit.name:
+                raise UnitNameError(unit.name)
             if unit.name in self.slots or unit.name in new:
                 raise DuplicateUnitError(unit.name)
             new[unit.name] = unit
@@ -68,7 +76,7 @@ class Tree:
 
     def rewind(self) -> None:
         """Forget how the run before went."""
-        self.stopping, self.ended_by = None, None
+        self.stopping, self.ended_by, self.broken_off = None, None, []
         self.start_up, self.stop_asked = StartUp(), trio.Event()
         for slot in self.slots.values():
             slot.over, slot.history, slot.cause = None, RestartHistory(), None
@@ -96,9 +104,11 @@ class Tree:
             raise UnitFailedError(slot.unit.name, f"the tree stops: {self.stopping}")
         for requirement in slot.unit.requirements:
             needed = self.slots[requirement.name]
-            if needed.stage in {Stage.IDLE, Stage.HELD, Stage.FAILED}:
+            if needed.stage in {Stage.IDLE, Stage.HELD, Stage.FAILED, Stage.STOPPING}:
                 self.want_start(needed, cause)
         slot.wanted = True
+        if slot.stage is Stage.STOPPING and not slot.stop_due:
+            slot.again = cause
         if not slot.live:
             slot.over, slot.history, slot.cause = None, RestartHistory(), cause
             slot.interrupt()
@@ -108,7 +118,7 @@ class Tree:
         """Want a unit no more; `send_due_stops` is what stops it."""
         if slot.stage in {Stage.WAITING, Stage.BACKOFF}:
             self.explain(slot, "stopped before it was started", cause=cause)
-        slot.wanted = False
+        slot.wanted, slot.again = False, None
         self.due(slot, cause)
         if not slot.live:
             self.start_up.note(slot)
@@ -163,6 +173,13 @@ class Tree:
         self.send_due_stops(self.slots.values())
         self.stop_asked.set()
         self.start_up.settled.set()
+
+    def break_off(self, slot: Slot, error: BaseException) -> None:
+        """Stop everything because of what one unit has raised and nobody may catch."""
+        self.broken_off.append(error)
+        self.ended_by = self.ended_by or slot.unit.name
+        self.ask_stop(f"{slot.unit.name} {cut_off_by(error)}", slot.last, None)
+        self.after_end(slot)
 
     def force(self, within_sec: float) -> None:
         """End all politeness, and cancel what is live in no order."""

@@ -34,6 +34,7 @@ class Wait(NamedTuple):
 class _Shield(NamedTuple):
     opened: float
     last: bool  #: it comes after SIGKILL
+    whole: bool  #: it is around all of what it shields, and not only around the wait for its end
 
 
 def plan_stop(now: float, within_sec: float) -> Deadlines:
@@ -73,9 +74,10 @@ class StopBudget:
     @property
     def wait(self) -> Wait | None:
         """How long what is waited for now has left; None while nothing is."""
-        if not self._shields:
+        waits = [(scope, shield) for scope, shield in self._shields.items() if not shield.whole]
+        if not waits:
             return None
-        scope, shield = list(self._shields.items())[-1]
+        scope, shield = waits[-1]
         left_sec = max(0.0, scope.deadline - trio.current_time())
         return Wait(left_sec, scope.deadline - shield.opened)
 
@@ -111,19 +113,21 @@ class StopBudget:
 
     def to_the_end(self) -> AbstractContextManager[trio.CancelScope]:
         """Shield what stops by itself when it is asked to: until a stop that is begun is over."""
-        return self._open_shield(None, last=True)
+        return self._open_shield(None, last=True, whole=True)
 
     def _begin_at_last(self) -> None:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
             self.begin(DEFAULT_STOP_SEC)
 
     @contextmanager
-    def _open_shield(self, own_sec: float | None, *, last: bool) -> Generator[trio.CancelScope]:
+    def _open_shield(
+        self, own_sec: float | None, *, last: bool, whole: bool = False
+    ) -> Generator[trio.CancelScope]:
         until = self._deadlines.over_at if last else self._deadlines.polite_until
         now = trio.current_time()
         until = share(own_sec, now, until)
         with trio.CancelScope(shield=True, deadline=until) as scope:
-            self._shields[scope] = _Shield(now, last)
+            self._shields[scope] = _Shield(now, last, whole)
             try:
                 yield scope
             finally:

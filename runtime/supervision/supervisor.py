@@ -174,6 +174,8 @@ class Supervisor:
             raise RuntimeError(f"{name} is live; only its body can say where it is")
         slot.cause = None
         self._tree.move(slot, state, reason)
+        if slot.over is not None and state != slot.unit.lifecycle.stages.failed:
+            slot.over, slot.wanted = None, False  # how it ended before has been dealt with
 
     async def remove(self, name: str) -> None:
         """Stop a unit and forget it; `UnitInUseError` while another one depends on it.
@@ -185,7 +187,7 @@ class Supervisor:
             raise UnitInUseError(name, [other.unit.name for other in slot.dependents])
         slot.removed = True
         self.ask_stop(name, reason="removed")
-        if self._nursery is None:
+        if not slot.kept:
             self._tree.forget(slot)
         else:
             await self._until(slot, lambda: slot.unit.name not in self._tree.slots)
@@ -195,7 +197,8 @@ class Supervisor:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the tree; report started once every unit is ready, over, or known to be held up.
 
-        Failing units never make it raise: what became of them is in `status`.
+        Failing units never make it raise: what became of them is in `status`. What nobody may
+        catch (`KeyboardInterrupt`, `SystemExit`) travels on when everything has been stopped.
         """
         if self._nursery is not None:
             raise RuntimeError("this supervisor runs already")
@@ -228,6 +231,9 @@ class Supervisor:
         finally:
             self._nursery = None
             self._ended.set()
+        if self._tree.broken_off:
+            first, *more = self._tree.broken_off
+            raise BaseExceptionGroup("units were cut off", [first, *more]) if more else first
 
     async def _report_started(self, task_status: trio.TaskStatus[None]) -> None:
         await self._tree.start_up.settled.wait()
@@ -235,6 +241,7 @@ class Supervisor:
 
     def _enter(self, slot: Slot, nursery: trio.Nursery) -> None:
         self._tree.expect(slot)
+        slot.kept = True
         path = self._tree.chronicle.path(slot.unit.name)
         nursery.start_soon(Keeper(self._tree, slot, self._jitter).run, name=f"unit {path}")
 
@@ -296,7 +303,8 @@ class Supervisor:
     async def start_unit(self, name: str) -> None:
         """Start a unit and return when it is ready, or has completed.
 
-        Raises `UnitFailedError` when it ends for good otherwise. Cancelled, the request stands.
+        Raises `UnitFailedError` when it ends for good otherwise; its cause is what the unit has
+        raised. Cancelled, the request stands.
         """
         self.ask_start(name)
         await self._until_ready(self._tree.slot(name), 0)
@@ -328,7 +336,8 @@ class Supervisor:
 
         await self._until(slot, arrived)
         if slot.stage not in {Stage.READY, Stage.COMPLETED}:
-            raise UnitFailedError(slot.unit.name, slot.reason)
+            cause = slot.error if slot.stage is Stage.FAILED else None
+            raise UnitFailedError(slot.unit.name, slot.reason) from cause
 
     async def _until(self, slot: Slot, holds: Callable[[], bool]) -> None:
         await trio.lowlevel.checkpoint()

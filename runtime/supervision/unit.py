@@ -14,6 +14,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+import trio
+
 from .budget import DEFAULT_STOP_SEC, StopBudget
 from .graph import Requirement, Stage
 from .lifecycle import Lifecycle, Stages, TransitionTable
@@ -132,6 +134,14 @@ def as_current_unit(handle: UnitHandle) -> Generator[None]:
         yield
     finally:
         _current_unit.reset(token)
+
+
+def cut_off_by(error: BaseException) -> str:
+    """Return how a unit ended that was not left to its own end."""
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return "cut off" if isinstance(first, trio.Cancelled) else f"cut off by {type(first).__name__}"
 
 
 def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:

@@ -119,8 +119,9 @@ async def test_hold_asks_nobody_to_stop_when_the_body_ends_by_itself() -> None:
 
 async def test_it_knows_how_long_the_innermost_wait_has_left() -> None:
     budget = StopBudget()
-    assert budget.wait is None
-    with budget.polite(5):
+    with budget.to_the_end():  # that is around all of it, and waits for nothing
+        assert budget.wait is None
+    with budget.to_the_end(), budget.polite(5):
         await trio.sleep(1.5)
         assert budget.wait == pytest.approx((3.5, 5))
         with budget.final(2):

@@ -8,10 +8,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from runtime.supervision._exceptions import (
+    DependencyCycleError,
     DuplicateUnitError,
     IllegalTransitionError,
     UnitFailedError,
     UnitInUseError,
+    UnitNameError,
     UnknownUnitError,
 )
 from runtime.supervision.graph import Condition, Requirement, Stage
@@ -670,3 +672,304 @@ async def test_cancelled_at_any_tick_every_body_is_down_and_every_state_at_rest(
     assert [body.live for body in t.bodies.values()] == [0, 0, 0]
     assert {s.state for s in t.supervisor.statuses()} <= {"stopped", "failed"}
     assert {s.stage for s in t.supervisor.statuses()} <= {Stage.IDLE, Stage.HELD}
+
+
+# --- what services brought along ------------------------------------------------------------------
+
+
+async def test_a_unit_may_refuse_to_start(tree: MakeTree) -> None:
+    reasons = ["not configured"]
+
+    def admit() -> None:
+        if reasons:
+            raise LookupError(reasons[0])
+
+    t = tree(keep=True)
+    t.add("a", admit=admit, restart=AT_ONCE)
+    t.add("b", "a")
+    async with t.running() as supervisor:
+        status = supervisor.status("a")
+        assert (status.stage, status.state, status.generation) == (Stage.FAILED, "stopped", 0)
+        assert status.reason == "not configured"
+        assert isinstance(status.error, LookupError)
+        assert supervisor.status("b").reason == "not started: a not configured"
+        with pytest.raises(UnitFailedError) as caught:
+            await supervisor.start_unit("a")
+        assert caught.value.__cause__ is supervisor.status("a").error
+        reasons.clear()
+        await supervisor.start_unit("b")
+        assert supervisor.status("a").error is None
+
+
+async def test_a_body_may_say_that_it_has_failed_already(tree: MakeTree) -> None:
+    async def body(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        await trio.sleep(1)
+        task_status.failing("the link is down")
+        await trio.sleep(1)
+        raise OSError("the link is down")
+
+    t = tree(keep=True, stop_within_sec=10)
+    t.supervisor.add(Unit(name="a", body=body, restart=IN_A_SECOND))
+    async with t.running() as supervisor:
+        await supervisor.wait_until("a", Stage.STOPPING)
+        assert supervisor.status("a").state == "failed"
+        assert supervisor.status("a").reason == "the link is down"
+        await supervisor.wait_until("a", Stage.BACKOFF)
+        assert supervisor.status("a").reason == "the link is down; restart in 1 s"
+        # That it failed is said once, and why it starts again leads back to it.
+        await supervisor.wait_until("a", Stage.READY)
+        chain = [(event.new, event.reason) for event in supervisor.why("a")]
+        assert chain == [
+            ("running", "ready after 0.00 s"),
+            ("starting", "starting"),
+            (None, "restart in 1 s"),
+            ("failed", "the link is down"),
+        ]
+
+
+async def test_the_clearing_up_of_what_has_failed_is_bounded(tree: MakeTree) -> None:
+    async def body(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        task_status.failing("gone")
+        with task_status.budget.polite(None):
+            await trio.sleep_forever()
+        raise OSError("gone")
+
+    t = tree(keep=True, stop_within_sec=5)
+    t.supervisor.add(Unit(name="a", body=body))
+    begin = trio.current_time()
+    async with t.running() as supervisor:
+        await supervisor.wait_until("a", Stage.FAILED)
+        assert trio.current_time() - begin == 4
+
+
+async def test_a_body_that_holds_is_asked_to_stop_and_not_cancelled(tree: MakeTree) -> None:
+    log: list[str] = []
+
+    async def body(*, task_status: UnitHandle) -> None:
+        over = trio.Event()
+
+        async def live() -> None:
+            task_status.started()
+            await over.wait()
+            await trio.sleep(1)
+            log.append("left by itself")
+
+        await task_status.hold(live, ask_to_stop=over.set)
+
+    t = tree()
+    t.supervisor.add(Unit(name="a", body=body))
+    async with t.running() as supervisor:
+        await supervisor.restart_unit("a")
+        assert log == ["left by itself"]
+        begin = trio.current_time()
+    assert trio.current_time() - begin == 1  # cancelled from outside: likewise
+    assert log == ["left by itself"] * 2
+
+
+async def test_one_that_holds_late_is_told_at_once_what_it_missed(tree: MakeTree) -> None:
+    told: list[float] = []
+
+    async def body(*, task_status: UnitHandle) -> None:
+        over = trio.Event()
+
+        def stop() -> None:
+            told.append(trio.current_time())
+            over.set()
+
+        task_status.started()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+        await task_status.hold(over.wait, ask_to_stop=stop)
+
+    t = tree()
+    t.supervisor.add(Unit(name="a", body=body))
+    async with t.running() as supervisor:
+        begin = trio.current_time()
+        await supervisor.stop_unit("a")
+        assert [moment - begin for moment in told] == [2]
+        assert supervisor.status("a").state == "stopped"
+
+
+async def test_a_unit_holds_in_one_task_only(tree: MakeTree) -> None:
+    async def body(*, task_status: UnitHandle) -> None:
+        async def hold_again() -> None:
+            await current_unit().hold(trio.sleep_forever, ask_to_stop=lambda: None)
+
+        await task_status.hold(hold_again, ask_to_stop=lambda: None)
+
+    t = tree(keep=True)
+    t.supervisor.add(Unit(name="a", body=body))
+    async with t.running() as supervisor:
+        assert supervisor.status("a").reason == "a holds already; a unit does so in one task"
+
+
+async def test_many_units_are_added_at_once_or_not_at_all(tree: MakeTree) -> None:
+    t = tree()
+    t.add("db")
+    async with t.running() as supervisor:
+        web, api = t.unit("web", "api"), t.unit("api", "db")
+        for wrong, error in (
+            ([web, api, t.unit("db")], DuplicateUnitError),
+            ([web, api, api], DuplicateUnitError),
+            ([web, api, t.unit("x", "nobody")], UnknownUnitError),
+            ([t.unit("x", "y"), t.unit("y", "x")], DependencyCycleError),
+            ([web, api, t.unit("a/b")], UnitNameError),
+            ([web, api, t.unit("")], UnitNameError),
+        ):
+            with pytest.raises(error):
+                supervisor.add(*wrong)
+            assert supervisor.names == ["db"]
+        supervisor.add(web, api)  # in whatever order
+        await supervisor.wait_until("web", Stage.READY)
+        assert supervisor.names == ["db", "web", "api"]
+        supervisor.add()
+
+
+async def test_settled_says_whether_start_up_is_over(tree: MakeTree) -> None:
+    t = tree()
+    t.add("a", start_sec=1)
+    assert not t.supervisor.settled
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(t.supervisor.run)
+        await wait_all_tasks_blocked()
+        assert not t.supervisor.settled
+        await t.supervisor.wait_settled()
+        assert t.supervisor.settled
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_kind_may_move_the_states_of_what_is_not_live(tree: MakeTree) -> None:
+    async def dies(*, task_status: UnitHandle) -> None:
+        raise OSError("no disk")
+
+    t = tree(keep=True)
+    t.supervisor.add(Unit(name="a", body=dies))
+    t.add("b")
+    async with t.running() as supervisor:
+        assert supervisor.status("a").stage is Stage.FAILED
+        with pytest.raises(IllegalTransitionError, match="failed cannot become running"):
+            supervisor.move("a", "running", "wish")
+        assert supervisor.status("a").reason == "no disk"
+        supervisor.move("a", "starting", "dealt with")
+        status = supervisor.status("a")
+        assert (status.state, status.reason, status.stage) == ("starting", "dealt with", Stage.IDLE)
+        supervisor.move("a", "stopped", "and back")
+        with pytest.raises(RuntimeError, match="b is live; only its body can say where it is"):
+            supervisor.move("b", "stopped", "wish")
+        await trio.sleep(100)
+        assert supervisor.status("a").generation == 1  # nobody has asked for it again
+
+
+async def test_a_start_asked_for_while_a_unit_ends_by_itself_is_not_lost(tree: MakeTree) -> None:
+    t = tree(keep=True)
+    body = t.add("a", start_sec=1)
+
+    async def ends(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        if supervisor.status("b").generation == 1:
+            task_status.ending("exited with 1")
+            await trio.sleep(5)
+            raise OSError("exited with 1")
+        await trio.sleep_forever()
+
+    supervisor = t.supervisor
+    supervisor.add(Unit(name="b", body=ends, ends_tree=True))
+    async with t.running():
+        assert supervisor.status("b").stage is Stage.STOPPING
+        await supervisor.start_unit("b")
+        assert supervisor.status("b").generation == 2
+        assert supervisor.stopping is None
+        assert [event.reason for event in supervisor.why("b")][-1] == "asked to start"
+        # The same for what another unit needs.
+        supervisor.ask_stop("a")
+        t.add("c", "a", autostart=False)
+        await supervisor.start_unit("c")
+        assert body.live == 1
+
+
+async def test_a_start_that_is_taken_back_while_a_unit_ends_is_none(tree: MakeTree) -> None:
+    async def ends(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        task_status.ending("exited with 1")
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        raise OSError("exited with 1")
+
+    t = tree(keep=True)
+    t.supervisor.add(Unit(name="a", body=ends))
+    async with t.running() as supervisor:
+        supervisor.ask_start("a")
+        await supervisor.stop_unit("a")
+        await trio.sleep(100)
+        assert supervisor.status("a").generation == 1
+
+
+async def test_a_unit_can_be_removed_while_the_tree_stops(tree: MakeTree) -> None:
+    t = tree()
+    t.add("slow", stop_sec=5)
+    t.add("quick")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(t.supervisor.run)
+        t.supervisor.ask_stop_tree("enough")
+        await trio.sleep(1)
+        t.add("late")
+        with trio.fail_after(1):
+            await t.supervisor.remove("quick")
+            await t.supervisor.remove("late")
+        assert t.supervisor.names == ["slow"]
+        await t.supervisor.remove("slow")
+        assert t.log[-1] == "slow down"
+
+
+class Fatal(BaseException):
+    pass
+
+
+async def test_what_nobody_may_catch_stops_the_tree_in_order_first(tree: MakeTree) -> None:
+    async def dies(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        await trio.sleep(1)
+        raise Fatal
+
+    outer = tree()
+    outer.add("db", stop_sec=2)
+    outer.add("api", "db", stop_sec=2)
+    inner = Supervisor(path="in", events=outer.supervisor.events)
+    inner.add(outer.unit("deep", stop_sec=1), Unit(name="fatal", body=dies))
+    outer.supervisor.add(
+        Unit(name="in", body=inner.run, inner=inner, requirements=(Requirement("api"),))
+    )
+    begin = trio.current_time()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await outer.supervisor.run()
+    assert caught.value.split(Fatal)[1] is None
+    assert trio.current_time() - begin == 6
+    assert outer.log[-3:] == ["deep down", "api down", "db down"]
+    assert inner.stopping == "fatal cut off by Fatal"
+    assert outer.supervisor.stopping == "in cut off by Fatal"
+    assert outer.supervisor.ended_by == "in"
+    assert inner.status("fatal").reason == "cut off by Fatal"
+    assert inner.status("fatal").state == "failed"
+    assert outer.supervisor.status("db").reason == "stopped"
+    # And it can be run again.
+    async with trio.open_nursery() as nursery:
+        await nursery.start(outer.supervisor.run)
+        assert outer.supervisor.status("api").stage is Stage.READY
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_cut_off_at_the_end_of_the_budget_says_so(tree: MakeTree) -> None:
+    async def deaf(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    t = tree(stop_within_sec=5)
+    t.add("db")
+    t.supervisor.add(Unit(name="deaf", body=deaf, requirements=(Requirement("db"),)))
+    with trio.move_on_after(1):
+        await t.supervisor.run()
+    assert t.supervisor.status("db").reason == "cut off"
+    assert t.supervisor.status("db").state == "failed"
