@@ -12,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from runtime import RestartPolicy, Service, ServiceConfiguration, ServiceManager
 from runtime.service import ConfigurationError, ServiceFailedError, ServiceState, ServiceStopError
 from runtime.supervision import RestartWhen
+from runtime.supervision.graph import Stage
 from runtime.testing import ServiceUnderTest, StateChange, open_service
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -224,6 +225,7 @@ async def test_a_crash_ends_a_service_in_error(error: Exception | None, words: s
         opened.crash(error)
         await opened.wait_state("error")
         assert words in str(opened.service.status.error)
+        await opened.supervisor.wait_until("counter", Stage.FAILED)  # its stop() has been called
         with pytest.raises(RuntimeError, match="the service is down"):
             opened.crash()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-_logger = logging.getLogger(__name__)
+_unnamed = logging.getLogger(__name__)
 
 
 class ServiceManager(ABC):
@@ -17,10 +17,13 @@ class ServiceManager(ABC):
     the service is ready when `start` returns.
     """
 
+    # Here, so that a subclass need not call our constructor.
+    _logger: logging.Logger = _unnamed
+    _nursery: trio.Nursery | None = None
+    _finish: Callable[[], None] | None = None
+
     def __init__(self, logger: logging.Logger | None = None) -> None:
-        self._logger = logger or _logger
-        self._nursery: trio.Nursery | None = None
-        self._finish: Callable[[], None] | None = None
+        self._logger = logger or _unnamed
 
     @property
     def logger(self) -> logging.Logger:
@@ -42,6 +45,11 @@ class ServiceManager(ABC):
         """Say that the work is done: the service is stopped, and has completed."""
         if self._finish is not None:
             self._finish()
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a generation of a service has it."""
+        return self._nursery is not None
 
     def enter(self, nursery: trio.Nursery | None, finish: Callable[[], None] | None) -> None:
         """Take the task group of the generation that begins, or lose that of the one that ended."""

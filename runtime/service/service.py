@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextvars import ContextVar
-from functools import cache
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, wraps
 from inspect import signature
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 import trio
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runtime.supervision._exceptions import UnitFailedError
+from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
+from runtime.supervision.graph import Stage
 from runtime.supervision.lifecycle import Lifecycle
 
 from ._exceptions import ConfigurationError, NotRegisteredError, ServiceFailedError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _SUFFIX = "service"
 
 
+Verb = Literal["start", "stop"]
+
+
 class Living(Protocol):
     """A service's unit while it runs."""
 
@@ -37,7 +41,8 @@ class Living(Protocol):
 class ServiceConfiguration(BaseModel):
     """What every configuration of a service has; a subclass adds its own."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    # (An error of pydantic would show the values, and one of them may be a secret.)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     enabled: bool = Field(
         default=True, description="Whether it starts together with the other services."
@@ -51,11 +56,20 @@ class Service(ABC):
     """A part of the program with a life of its own, which an `Application` starts and stops.
 
     A subclass names its *configuration_class* and makes its manager in `create_manager`. It may
-    override `start` and `stop`, which call the manager's: the service's unit calls them when it is
-    their turn. Called by anybody else they ask for just that, and return when it has been done.
+    override `start` and `stop`, which call the manager's: the service's unit calls them, in a task
+    of its own, when it is their turn. Called by anybody else they, and what overrides them, ask for
+    just that, and return when it has been done.
     """
 
     configuration_class: ClassVar[type[ServiceConfiguration]] = ServiceConfiguration
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401 - whatever a base wants
+        """Let an override run once, in the unit, however it is called."""
+        super().__init_subclass__(**options)
+        for verb, command in _COMMANDS.items():
+            origin = next(base for base in cls.__mro__ if verb in vars(base))
+            if origin is cls or not issubclass(origin, Service):
+                setattr(cls, verb, _run_in_unit(getattr(cls, verb), verb, command))
 
     def __init__(self, name: str | None = None) -> None:
         self._name = name or derive_name(type(self))
@@ -66,6 +80,7 @@ class Service(ABC):
         self._error: str | None = None
         self._supervisor: Supervisor | None = None
         self._generation: Living | None = None
+        self._hooks: dict[Verb, Hook] = {}
         if not self.requires_configuration():
             self._manager = self.create_manager()
 
@@ -136,19 +151,26 @@ class Service(ABC):
         `NotRegisteredError` when it belongs to no application, and whatever its start raises.
         Cancelled, the request stands.
         """
-        hook = _take_hook(self, "start")
-        if hook is None:
-            await self._command_start()
-        elif takes_task_status(type(self.manager)):
-            await self.manager.start(task_status=hook.task_status)  # type: ignore[call-arg]
-        else:
-            await self.manager.start()
+        hook = self.announced("start")
+        if hook is None or not hook.is_open:
+            await self.ask_to_start()
+            return
+        with hook:
+            if takes_task_status(type(self.manager)):
+                await self.manager.start(task_status=hook.task_status)  # type: ignore[call-arg]
+            else:
+                await self.manager.start()
 
     async def stop(self) -> None:
-        """Stop it and return when nothing of it runs; errors as in `start`."""
-        if _take_hook(self, "stop") is None:
-            await self._command_stop()
-        else:
+        """Stop it and return when nothing of it runs; errors as in `start`.
+
+        A start that waits for something, or a restart, is no longer wanted then.
+        """
+        hook = self.announced("stop")
+        if hook is None or not hook.is_open:
+            await self.ask_to_stop()
+            return
+        with hook:
             await self.manager.stop()
 
     # --- configuration ----------------------------------------------------------------------------
@@ -161,6 +183,8 @@ class Service(ABC):
         before there is an application is remembered.
         """
         config = self._validate(config)
+        if self._generation is not None and self._lifecycle.state is ServiceState.ERROR:
+            raise ConfigurationError(self._name, "has failed and still stops; configure it then")
         self._lifecycle.table.advance(self._name, self._lifecycle.state, ServiceState.CONFIGURED)
         before, self._config = self._config, config
         try:
@@ -168,14 +192,15 @@ class Service(ABC):
         except BaseException:
             self._config = before
             raise
-        self._metadata = config.model_dump(mode="json")
+        self._metadata = _show(config)
         self._move(ServiceState.CONFIGURED, "configured")
         if config.autostart:
             self._ask_start()
 
     def _ask_start(self) -> None:
-        if self._supervisor is not None and self._supervisor.stopping is None:
-            self._supervisor.ask_start(self._name, reason="configured to start by itself")
+        supervisor = self._tree()
+        if supervisor is not None and supervisor.stopping is None:
+            supervisor.ask_start(self._name, reason="configured to start by itself")
 
     async def configure_and_start(self, config: ServiceConfiguration | Mapping[str, Any]) -> Self:
         """Configure it, start it, and return it; errors as in both."""
@@ -203,13 +228,15 @@ class Service(ABC):
     def set_error(self, error: str) -> None:
         """Put it into the state error, with *error* as the reason; a service that runs ends then.
 
-        What follows is decided by its restart policy.
+        What follows is decided by its restart policy. Of several errors the first one counts, until
+        the service is down. It is called as well when its start or its stop raises, or when one of
+        its background tasks dies.
         """
-        self.logger.error(error)
-        self._error = error
+        self.logger.error("%s", error)
         if self._generation is not None:
             self._generation.fail(ServiceFailedError(self._name, error))
         else:
+            self._error = error
             self._move(ServiceState.ERROR, error)
 
     def note_error(self, error: str | None) -> None:
@@ -235,6 +262,11 @@ class Service(ABC):
         if waits and self._config is not None and self._config.autostart:
             self._ask_start()
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a generation of it runs, or is being stopped."""
+        return self._generation is not None
+
     def enter(self, generation: Living | None) -> None:
         """Note which generation of it runs."""
         self._generation = generation
@@ -245,17 +277,28 @@ class Service(ABC):
             raise ConfigurationError(self._name, "must be configured before it is started")
 
     def _move(self, state: ServiceState, reason: str) -> None:
-        if self._supervisor is None:
+        supervisor = self._tree()
+        if supervisor is None:
             self._lifecycle.move(state)
         else:
-            self._supervisor.move(self._name, state, reason)
+            supervisor.move(self._name, state, reason)
+
+    def _tree(self) -> Supervisor | None:
+        """Return the supervisor whose unit it is; it may have been removed there meanwhile."""
+        try:
+            unit = None if self._supervisor is None else self._supervisor.unit(self._name)
+        except UnknownUnitError:
+            return None
+        return self._supervisor if unit and unit.lifecycle is self._lifecycle else None
 
     def _registered(self) -> Supervisor:
-        if self._supervisor is None:
+        supervisor = self._tree()
+        if supervisor is None:
             raise NotRegisteredError(self._name)
-        return self._supervisor
+        return supervisor
 
-    async def _command_start(self) -> None:
+    async def ask_to_start(self) -> None:
+        """Do what `start` does for everybody but the service's unit."""
         supervisor = self._registered()
         try:
             self.check_startable()
@@ -266,16 +309,42 @@ class Service(ABC):
         try:
             await supervisor.start_unit(self._name)
         except UnitFailedError as failure:
-            raise supervisor.status(self._name).error or failure from failure
+            cause = failure.__cause__
+            raised: BaseException = failure if cause is None else cause
+        else:
+            return
+        raise raised  # here, where nothing is handled: what it has as its cause and context stays
 
-    async def _command_stop(self) -> None:
+    async def ask_to_stop(self) -> None:
+        """Do what `stop` does for everybody but the service's unit."""
         supervisor = self._registered()
-        self._lifecycle.table.advance(self._name, self._lifecycle.state, ServiceState.STOPPING)
-        if self._generation is None:  # it has failed, and is perhaps to be restarted
-            supervisor.ask_stop(self._name)
+        state = self._lifecycle.state
+        is_to_start = supervisor.status(self._name).stage in (Stage.WAITING, Stage.BACKOFF)
+        if not is_to_start:
+            self._lifecycle.table.advance(self._name, state, ServiceState.STOPPING)
+        if self._generation is not None:
+            await supervisor.stop_unit(self._name)
+            return
+        supervisor.ask_stop(self._name)
+        if state is ServiceState.ERROR:
             self._move(ServiceState.STOPPING, "asked to stop")
             self._move(ServiceState.STOPPED, "stopped")
-        await supervisor.stop_unit(self._name)
+        await trio.lowlevel.checkpoint()
+
+    # --- its unit's calls -------------------------------------------------------------------------
+
+    async def call(self, hook: Hook) -> None:
+        """Call `start` or `stop` as its unit, not as somebody who asks for it."""
+        self._hooks[hook.verb] = hook
+        try:
+            await (self.start() if hook.verb == "start" else self.stop())
+        finally:
+            del self._hooks[hook.verb]
+
+    def announced(self, verb: Verb) -> Hook | None:
+        """Return the hook when it is the unit's task that calls."""
+        hook = self._hooks.get(verb)
+        return hook if hook is not None and hook.task is trio.lowlevel.current_task() else None
 
 
 @cache
@@ -284,45 +353,64 @@ def takes_task_status(manager: type[ServiceManager]) -> bool:
     return "task_status" in signature(manager.start).parameters
 
 
-class _Hook:
-    """Says to `Service.start` and `Service.stop` that their own unit calls them, once."""
+class Hook:
+    """Announces that the calling task, as the service's unit, calls `Service.start` or `stop`.
+
+    It is good for one call of the manager that succeeds, and for this task only. So what is started
+    in `start` can call both like anybody else.
+    """
+
+    verb: Verb
+    task: trio.lowlevel.Task
 
     def __init__(
-        self, service: Service, verb: Literal["start", "stop"], task_status: trio.TaskStatus[None]
+        self, verb: Verb, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self._service, self._verb, self.task_status = service, verb, task_status
-        self.open = True
+        self.verb, self.task_status = verb, task_status
+        self.succeeded = False
+        self.task = trio.lowlevel.current_task()
+        self._taken = False
 
-    def take(self, service: Service, verb: str) -> bool:
-        """Return whether this is the call that was announced."""
-        announced = self.open and self._service is service and self._verb == verb
-        if announced:
-            self.open = False
-        return announced
+    @property
+    def is_open(self) -> bool:
+        """Whether the manager is still to be called."""
+        return not self._taken
+
+    def __enter__(self) -> None:
+        self._taken = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._taken = self.succeeded = kind is None  # after a failure it may be tried again
 
 
-# Background tasks inherit it, so it is good for one call only.
-_current_hook: ContextVar[_Hook | None] = ContextVar("current_hook", default=None)
+_COMMANDS: Mapping[Verb, Callable[[Service], Awaitable[None]]] = MappingProxyType(
+    {"start": Service.ask_to_start, "stop": Service.ask_to_stop}
+)
 
 
-async def call_hook(
-    service: Service,
-    verb: Literal["start", "stop"],
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Call `start` or `stop` of *service* as its unit, not as somebody who asks for it."""
-    hook = _Hook(service, verb, task_status)
-    token = _current_hook.set(hook)
+def _run_in_unit(
+    override: Callable[[Service], Awaitable[None]],
+    verb: Verb,
+    command: Callable[[Service], Awaitable[None]],
+) -> Callable[[Service], Awaitable[None]]:
+    @wraps(override)
+    async def run(service: Service) -> None:
+        await (override if service.announced(verb) else command)(service)
+
+    return run
+
+
+def _show(config: ServiceConfiguration) -> dict[str, Any]:
+    """Return what a status shows of a configuration: as JSON has it, with its secrets masked."""
     try:
-        await (service.start() if verb == "start" else service.stop())
-    finally:
-        hook.open = False
-        _current_hook.reset(token)
-
-
-def _take_hook(service: Service, verb: Literal["start", "stop"]) -> _Hook | None:
-    hook = _current_hook.get()
-    return hook if hook is not None and hook.take(service, verb) else None
+        return config.model_dump(mode="json", warnings=False, fallback=lambda v: type(v).__name__)
+    except ValueError:  # bytes that are no text, say
+        return {}
 
 
 def derive_name(made: object) -> str:

@@ -7,10 +7,10 @@ import trio
 from runtime.supervision._exceptions import in_words
 from runtime.supervision.graph import Requirement
 from runtime.supervision.restart import RestartPolicy
-from runtime.supervision.unit import Unit, UnitHandle
+from runtime.supervision.unit import Unit, UnitHandle, cut_off_by
 
-from ._exceptions import ServiceFailedError, ServiceStopError
-from .service import Service, call_hook, takes_task_status
+from ._exceptions import ServiceError, ServiceFailedError, ServiceStopError
+from .service import Hook, Service, takes_task_status
 
 #: Seconds that `Service.stop` may take, unless something else is said.
 DEFAULT_TIMEOUT_SEC = 5.0
@@ -23,8 +23,11 @@ class Generation:
     def __init__(self, service: Service, unit: UnitHandle, timeout: float | None) -> None:
         self._service, self._unit, self._timeout = service, unit, timeout
         self._failure: Exception | None = None
+        self._told = False  # the state says that it has failed
         self._started = _Started()
-        self._nursery: trio.Nursery | None = None
+        self._starting = trio.CancelScope()
+        self._start_hook: Hook | None = None
+        self._stopped = False
         self._over = trio.Event()  # it is to stop, or has failed, or its work is done
 
     async def run(self) -> None:
@@ -34,91 +37,123 @@ class Generation:
         """
         try:
             await self._unit.hold(self._live, ask_to_stop=self._end)
-        finally:
-            if self._failure is not None:
-                raise self._failure
+        except trio.Cancelled:
+            if self._failure is None:
+                raise
+        if self._failure is not None:
+            raise self._failure
 
     def fail(self, failure: Exception) -> None:
         """End it, for this reason; the first one counts."""
         if self._failure is None:
             self._failure = failure
-            self._unit.failing(in_words(failure))
+        if self._told:
+            self._unit.note(in_words(failure))
+        else:
+            self._told = True
+            words = in_words(self._failure)
+            self._service.note_error(words)
+            self._unit.failing(words)
         self._end()
 
     def _end(self) -> None:
         self._over.set()
-        if self._nursery is not None and not self._started.told:
-            self._nursery.cancel_scope.cancel()  # there is nothing to be stopped yet
+        if not self._started.told:
+            self._starting.cancel()
 
     async def _live(self) -> None:
         manager = self._service.manager
-        stopped = False
+        if manager.is_taken:
+            words = "shares its manager with one that runs; create_manager has to make a new one"
+            raise ServiceFailedError(self._service.name, words)
         try:
-            async with trio.open_nursery() as self._nursery:
-                manager.enter(self._nursery, self._over.set)
-                await self._start(self._nursery)
-                if self._failure is None:
+            async with trio.open_nursery() as nursery:
+                manager.enter(nursery, self._over.set)
+                await self._start(nursery)
+                if self._failure is None and self._started.told:
                     self._unit.started()
                     await self._over.wait()
-                if self._started.told:
-                    stopped = True
-                    await self._stop()
-                self._nursery.cancel_scope.cancel()
+                await self._stop()
+                nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
-            self._note(self._died(group))
+            self._note(_died(self._service.name, group))
         finally:
+            await self._stop()  # where a death, or worse, went before it
             manager.enter(None, None)
-        if self._started.told and not stopped:
-            await self._stop()
 
     async def _start(self, nursery: trio.Nursery) -> None:
-        """Start the service; return when it is ready, or has failed."""
-        if self._over.is_set():  # told to stop before it began
-            nursery.cancel_scope.cancel()
+        """Start the service; return when it is ready, has failed, or is to stop."""
         try:
-            if takes_task_status(type(self._service.manager)):
-                await nursery.start(self._run_start)
-            else:
+            with self._starting:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                await call_hook(self._service, "start")
-                self._started.started()
+                if takes_task_status(type(self._service.manager)):
+                    await nursery.start(self._run_start)
+                else:
+                    await self._run_start()
         except Exception as error:  # noqa: BLE001 - the edge of a service: whatever it is is told
             self._note(error)
 
-    async def _run_start(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _run_start(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         self._started.pass_on_to(task_status)
-        await call_hook(self._service, "start", self._started)
-        self._started.started()
+        self._start_hook = Hook("start", self._started)
+        try:
+            await self._service.call(self._start_hook)
+        except Exception as error:
+            if self._started.told:  # then it is like any background task
+                raise
+            self._note(error)  # here, as a nursery would make another group of a group
+            task_status.started()
+        else:
+            self._started.started()
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether something is to be stopped: also where an override fails behind the manager."""
+        hook = self._start_hook
+        return self._started.told or (hook is not None and hook.succeeded)
 
     async def _stop(self) -> None:
-        """Call the service's `stop`, shielded and bounded; note what goes wrong."""
+        """Call the service's `stop` if that is due, shielded and bounded; note what goes wrong."""
+        if self._stopped or not self._has_begun:
+            return
+        self._stopped = True
+        self._unit.ending("its work is done")
         began = trio.current_time()
-        with self._unit.budget.polite(self._timeout) as patience:
-            try:
-                await call_hook(self._service, "stop")
-            except Exception as error:  # noqa: BLE001 - the edge of a service
-                self._note(error)
-        if patience.cancelled_caught:
-            late = ServiceStopError(self._service.name, trio.current_time() - began)
-            self._unit.note(str(late))
-            self._note(late)
+        error: Exception | None = None
+        patience: trio.CancelScope | None = None
+        try:
+            with self._unit.budget.polite(self._timeout) as patience:
+                await self._service.call(Hook("stop"))
+        except Exception as raised:  # noqa: BLE001 - the edge of a service
+            error = raised
+        if patience is not None and patience.cancelled_caught:
+            self._note(ServiceStopError(self._service.name, trio.current_time() - began))
+        if error is not None:
+            self._note(error)
 
     def _note(self, failure: Exception) -> None:
-        """Keep the first failure; what comes later is told, too."""
+        """Let the service tell a failure, which also ends it; what comes later is told, too."""
         if self._failure is None:
             self._failure = failure
-            self._unit.ending(in_words(failure))
-        elif failure is not self._failure:
-            self._unit.note(in_words(failure))
+        try:
+            self._service.set_error(in_words(failure))
+        except Exception as error:  # noqa: BLE001 - a user's override
+            self._unit.note(f"set_error failed: {in_words(error)}")
+        if not self._told:  # an override that keeps it to itself
+            self.fail(failure)
 
-    def _died(self, group: ExceptionGroup[Exception]) -> ServiceFailedError:
-        first: BaseException = group
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        words = f"a background task died: {type(first).__name__}: {first}".rstrip(": ")
-        error = ServiceFailedError(self._service.name, words)
-        error.__cause__ = group
-        return error
+
+def _died(name: str, group: ExceptionGroup[Exception]) -> ServiceFailedError:
+    deaths: list[BaseException] = [group]
+    while isinstance(deaths[0], BaseExceptionGroup):
+        deaths[:1] = deaths[0].exceptions
+    first, *more = deaths
+    words = f"a background task died: {type(first).__name__}: {first}".removesuffix(": ")
+    error = ServiceFailedError(name, words + (f" (and {len(more)} more)" if more else ""))
+    error.__cause__ = group
+    return error
 
 
 class _Started:
@@ -149,13 +184,16 @@ def service_unit(
     """Return the unit that runs *service*; *timeout* seconds bound its stop, None: the budget."""
 
     async def run(*, task_status: UnitHandle) -> None:
+        if service.is_live:
+            raise ServiceError(f"service {service.name!r} runs already, in another tree")
         generation = Generation(service, task_status, timeout)
         service.note_error(None)
         service.enter(generation)
         try:
             await generation.run()
-        except Exception as error:
-            service.note_error(in_words(error))
+        except BaseException as error:
+            words = in_words(error) if isinstance(error, Exception) else cut_off_by(error)
+            service.note_error(words)
             raise
         finally:
             service.enter(None)
