@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, signature
+from inspect import Parameter, isasyncgenfunction, iscoroutinefunction, signature, unwrap
+from types import SimpleNamespace
 from typing import Any, ClassVar, get_type_hints
 
 import trio
@@ -39,15 +40,16 @@ def as_service_class(made: type[Service] | ServiceFunction) -> type[Service]:
             return made
         raise TypeError(f"{made.__qualname__} is no Service; derive it from that")
     form = _manager_for(made)
-    if form is None:
+    if form is None or not hasattr(made, "__qualname__"):
         raise TypeError(f"{made!r} is no Service, async function, generator or context manager")
-    configuration = _configuration_of(made)
+    configuration = _configuration_of(made, form)
     return type(
         made.__name__,
         (_PlainService,),
         {
             "__doc__": made.__doc__,
             "__module__": made.__module__,
+            "__qualname__": made.__qualname__,
             "configuration_class": configuration or ServiceConfiguration,
             "function": staticmethod(made),
             "manager_class": form,
@@ -57,34 +59,59 @@ def as_service_class(made: type[Service] | ServiceFunction) -> type[Service]:
 
 
 def _manager_for(made: Any) -> type[_PlainManager] | None:  # noqa: ANN401 - whatever it is
-    if isasyncgenfunction(made):
-        return _ContextManager
-    if isasyncgenfunction(getattr(made, "__wrapped__", None)):
-        return _ContextManager
-    return _FunctionManager if iscoroutinefunction(made) else None
+    if iscoroutinefunction(made):
+        return _FunctionManager
+    wrapped = getattr(made, "__wrapped__", None)
+    return _ContextManager if isasyncgenfunction(made) or isasyncgenfunction(wrapped) else None
 
 
-def _configuration_of(made: Any) -> type[ServiceConfiguration] | None:  # noqa: ANN401
-    hints = get_type_hints(made)
-    names = [
-        parameter.name
+def _configuration_of(made: Any, form: type[_PlainManager]) -> type[ServiceConfiguration] | None:  # noqa: ANN401
+    parameters = [
+        parameter
         for parameter in signature(made).parameters.values()
-        if parameter.name != _TASK_STATUS
-        and parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        if parameter.name != _TASK_STATUS or not _can_be_told(parameter, form)
     ]
-    if not names:
+    first = parameters[0] if parameters and parameters[0].kind in _POSITIONAL else None
+    for parameter in parameters:
+        if parameter is not first and _has_to_be_given(parameter):
+            raise _wrong(made, form)
+    if first is None:
         return None
-    wanted = hints.get(names[0])
-    if (
-        len(names) > 1
-        or not isinstance(wanted, type)
-        or not issubclass(wanted, ServiceConfiguration)
-    ):
-        raise TypeError(
-            f"{made.__qualname__} takes ({', '.join(names)}); a service takes its configuration,"
-            " annotated with a class derived from ServiceConfiguration, and task_status"
-        )
-    return wanted
+    wanted = _annotation(made, first)
+    if isinstance(wanted, type) and issubclass(wanted, ServiceConfiguration):
+        return wanted
+    raise _wrong(made, form)
+
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _can_be_told(parameter: Parameter, form: type[_PlainManager]) -> bool:
+    by_name = parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return by_name and form is _FunctionManager
+
+
+def _has_to_be_given(parameter: Parameter) -> bool:
+    variable = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return not variable and parameter.default is Parameter.empty
+
+
+def _annotation(made: Any, parameter: Parameter) -> object:  # noqa: ANN401
+    """Return what a parameter is annotated with; what the others are need not be importable."""
+    written = parameter.annotation
+    holder = SimpleNamespace(__annotations__={parameter.name: written})
+    try:
+        return get_type_hints(holder, unwrap(made).__globals__)[parameter.name]
+    except (NameError, AttributeError) as error:
+        words = f"{made.__qualname__}: {error}, which annotates its parameter {parameter.name!r}"
+        raise TypeError(words) from error
+
+
+def _wrong(made: Any, form: type[_PlainManager]) -> TypeError:  # noqa: ANN401
+    wanted = "its configuration, annotated with a class derived from ServiceConfiguration"
+    if form is _FunctionManager:
+        wanted += ", and task_status"
+    return TypeError(f"{made.__qualname__}{signature(made)}: such a service takes {wanted}")
 
 
 class _PlainService(Service):
@@ -156,6 +183,8 @@ class _ContextManager(_PlainManager):
                 entered = True
                 task_status.started()
                 await self._leave.wait()
+            if not self._leave.is_set():  # it has ended what it was held open for
+                self.finish()
         except Exception as error:
             if not entered or not self._leave.is_set():
                 raise
