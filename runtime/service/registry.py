@@ -1,5 +1,6 @@
 """The service classes that can be had by name: registered ones, and those of entry points."""
 
+import logging
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from types import MappingProxyType
@@ -8,6 +9,8 @@ from typing import TypeVar
 from ._exceptions import DuplicateServiceClassError
 from .plain import ServiceFunction, as_service_class
 from .service import Service, derive_name
+
+_logger = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=type[Service] | ServiceFunction)
 
@@ -32,12 +35,19 @@ def register_service_class(made: C) -> C:
 
 
 def get_available_services() -> Mapping[str, type[Service]]:
-    """Return every service class that can be had by name; registered ones come first."""
-    found = {
-        point.name: as_service_class(point.load())
-        for point in entry_points(group=ENTRY_POINT_GROUP)
-    }
-    return MappingProxyType({**found, **_classes})
+    """Return every service class that can be had by name.
+
+    Registered ones come first. What an entry point offers that cannot be loaded is left out, with a
+    warning in the log; `get_service_class` raises what is wrong with it.
+    """
+    found = dict(_classes)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        if point.name not in found:
+            try:
+                found[point.name] = as_service_class(point.load())
+            except Exception:  # a distribution that is broken hides no other
+                _logger.warning("entry point %r cannot be loaded", point.name, exc_info=True)
+    return MappingProxyType(found)
 
 
 def get_service_class(name: str) -> type[Service] | None:
@@ -50,4 +60,4 @@ def get_service_class(name: str) -> type[Service] | None:
 
 
 def _origin(made: object) -> tuple[object, object]:
-    return getattr(made, "__module__", None), getattr(made, "__name__", None)
+    return getattr(made, "__module__", None), getattr(made, "__qualname__", None)

@@ -170,7 +170,11 @@ def _find_class(path: str, folder: Path) -> type[Service]:
     """Return the service class behind *path*; raise `ValueError` saying what is wrong."""
     module_name, colon, name = path.partition(":")
     if not colon:
-        found = get_service_class(path)
+        try:
+            found = get_service_class(path)
+        except Exception as error:  # whatever the module of an entry point raises
+            words = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{path!r} is offered, but cannot be loaded: {words}") from error
         if found is None:
             hint = did_you_mean(path, get_available_services())
             raise ValueError(f"no service class is registered as {path!r}{hint}; or `module:Name`")
@@ -179,7 +183,7 @@ def _find_class(path: str, folder: Path) -> type[Service]:
         sys.path.append(str(folder))  # behind the rest: a file of the user's hides nothing
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may well end the program
         words = f"{type(error).__name__}: {error}"
         raise ValueError(f"module {module_name!r} cannot be imported: {words}") from error
     made = getattr(module, name, None)
@@ -188,5 +192,5 @@ def _find_class(path: str, folder: Path) -> type[Service]:
         raise ValueError(f"module {module_name!r} has no {name!r}{hint}")
     try:
         return as_service_class(made)
-    except (TypeError, NameError) as error:
+    except TypeError as error:
         raise ValueError(str(error)) from error
