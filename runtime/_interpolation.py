@@ -2,13 +2,18 @@
 
 import os
 import re
+from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import _late
 from runtime._problems import Location, Problem
 
-_LARGEST_MB = 1
+_LARGEST_KB = 64  # every process gets all of it; the parser takes a second for 100 KB
+_LONGEST_SHOWN = 60
+_MB = 1024 * 1024
+_TOO_LARGE = "is too large here: all variables together may put 10 MB into a manifest"
 
 _REFERENCE = re.compile(
     r"""
@@ -18,6 +23,18 @@ _REFERENCE = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+@dataclass(slots=True)
+class Room:
+    """How many characters the values of variables may still take: each of them is easily named."""
+
+    left: int = 10 * _MB
+
+    def take(self, text: str) -> bool:
+        """Return whether there is room for *text*."""
+        self.left = max(-1, self.left - len(text))
+        return self.left >= 0
 
 
 class EnvFileError(ValueError):
@@ -41,8 +58,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     try:
         if not path.is_file():
             raise EnvFileError(path, 0, "is no file" if path.exists() else "there is no such file")
-        if path.stat().st_size > _LARGEST_MB * 1024 * 1024:
-            raise EnvFileError(path, 0, f"is larger than {_LARGEST_MB} MB")
+        if path.stat().st_size > _LARGEST_KB * 1024:
+            raise EnvFileError(path, 0, f"is larger than {_LARGEST_KB} KB")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise EnvFileError(path, 0, error.strerror or str(error)) from error
@@ -50,35 +67,50 @@ def read_env_file(path: Path) -> dict[str, str]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise EnvFileError(path, line, "is no text in UTF-8") from error
     found: dict[str, str] = {}
+    known = ChainMap(dict(os.environ), found)
+    room = Room(_MB)
     for name, value, line in _late.parse_env_file(text):
         if name is None or value is None or "\0" in value:
             raise EnvFileError(path, line, "is no line of the form NAME=value")
         problems: list[Problem] = []
-        found[name] = _resolve(value, {**found, **os.environ}, (), problems)
+        found[name] = _resolve(value, known, (), problems, room)
+        if room.left < 0:
+            raise EnvFileError(path, line, "is larger than 1 MB with its variables put in")
         for problem in problems:
             raise EnvFileError(path, line, problem.message)
     return found
 
 
 def interpolate(
-    data: object, variables: Mapping[str, str], problems: list[Problem], at: Location = ()
+    data: object,
+    variables: Mapping[str, str],
+    problems: list[Problem],
+    at: Location = (),
+    room: Room | None = None,
 ) -> object:
     """Return *data* with every reference in its strings resolved; keys stay as they are.
 
-    What cannot be resolved is added to *problems*, with its place below *at*, and left as it is.
+    What cannot be resolved is added to *problems*, with its place below *at*, and left as it is;
+    so is the first value that there is no more *room* for.
     """
+    room = room or Room()
     if isinstance(data, str):
-        return _resolve(data, variables, at, problems) if "${" in data else data
+        return _resolve(data, variables, at, problems, room) if "${" in data else data
     if isinstance(data, list):
-        return [interpolate(item, variables, problems, (*at, i)) for i, item in enumerate(data)]
+        return [
+            interpolate(item, variables, problems, (*at, i), room) for i, item in enumerate(data)
+        ]
     if isinstance(data, dict):
         return {
-            key: interpolate(value, variables, problems, (*at, key)) for key, value in data.items()
+            key: interpolate(value, variables, problems, (*at, key), room)
+            for key, value in data.items()
         }
     return data
 
 
-def _resolve(text: str, variables: Mapping[str, str], at: Location, problems: list[Problem]) -> str:
+def _resolve(
+    text: str, variables: Mapping[str, str], at: Location, problems: list[Problem], room: Room
+) -> str:
     def replace(match: re.Match[str]) -> str:
         name, default = match["name"], match["default"]
         if match["plain"] is not None:
@@ -94,12 +126,14 @@ def _resolve(text: str, variables: Mapping[str, str], at: Location, problems: li
             )
             return written
         value = variables.get(name)
-        if default is not None:
-            return value or default
-        if value is None:
-            message = f"${{{name}}} is not set; set it, or give a default: ${{{name}:-default}}"
+        resolved = value if default is None else value or default
+        if resolved is None:
+            short = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+            message = f"${{{short}}} is not set; set it, or give a default: ${{{short}:-default}}"
             problems.append(Problem(at, message))
             return match[0]
-        return value
+        if room.left >= 0 and not room.take(resolved):
+            problems.append(Problem(at, f"${{{name}}} {_TOO_LARGE}"))
+        return resolved if room.left >= 0 else match[0]
 
     return _REFERENCE.sub(replace, text)

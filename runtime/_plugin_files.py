@@ -12,20 +12,21 @@ from runtime.plugin import Plugin
 
 
 class PluginFileError(ValueError):
-    """A file of plugins cannot be imported; *problem* is what it raised, in words."""
+    """A file of plugins cannot be used; *problem* says why, in words."""
 
     def __init__(self, file: Path, problem: str) -> None:
         super().__init__(file, problem)
         self.file, self.problem = file, problem
 
     def __str__(self) -> str:
-        return f"{self.file} cannot be imported: {self.problem}"
+        return f"{self.file} {self.problem}"
 
 
 def find_plugins(folder: Path) -> list[Plugin]:
     """Return an instance of each `Plugin` class that a file in *folder* defines, by file name.
 
-    A file is imported once, however often it is asked for. Raises `PluginFileError`, and
+    A file is imported once, however often it is asked for; what it does to end the program is an
+    error like any other. Raises `PluginFileError`, and
     `ValueError` when there is no such folder.
     """
     if not folder.is_dir():
@@ -35,11 +36,23 @@ def find_plugins(folder: Path) -> list[Plugin]:
         module = _import(file)
         classes = dict.fromkeys(each for _, each in inspect.getmembers(module, inspect.isclass))
         found += [
-            each()
+            _make(file, each)
             for each in classes
             if issubclass(each, Plugin) and each.__module__ == module.__name__
         ]
     return found
+
+
+def _make(file: Path, plugin: type[Plugin]) -> Plugin:
+    try:
+        return plugin()
+    except (Exception, SystemExit) as error:
+        problem = f"has a plugin {plugin.__name__} that cannot be made: {_in_words(error)}"
+        raise PluginFileError(file, problem) from error
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _import(file: Path) -> ModuleType:
@@ -55,7 +68,7 @@ def _import(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]  # half of a module is of use to nobody
-        if isinstance(error, Exception):
-            raise PluginFileError(file, f"{type(error).__name__}: {error}") from error
+        if isinstance(error, Exception | SystemExit):
+            raise PluginFileError(file, f"cannot be imported: {_in_words(error)}") from error
         raise
     return module

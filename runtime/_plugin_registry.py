@@ -1,8 +1,9 @@
 """What the plugins provide, by name, and who asks for what."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from runtime._plugin_files import PluginFileError, find_plugins
 from runtime._problems import Location, Problem, did_you_mean
@@ -18,6 +19,18 @@ from runtime.process.models import (
 from runtime.process.readiness import STRATEGIES
 
 _logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class PluginError(ValueError):
+    """A plugin has not said what it provides; *question* is the method that was called."""
+
+    def __init__(self, plugin: Plugin, question: str, problem: str) -> None:
+        super().__init__(plugin, question, problem)
+        self.plugin, self.question, self.problem = plugin, question, problem
+
+    def __str__(self) -> str:
+        return f"{self.question} of the plugin {type(self.plugin).__name__} {self.problem}"
 
 
 class PluginRegistry:
@@ -34,13 +47,13 @@ class PluginRegistry:
         self.register(find_plugins(folder))
 
     def register(self, plugins: Sequence[Plugin]) -> None:
-        """Register what *plugins* provide."""
+        """Register what *plugins* provide; raise `PluginError` when one of them cannot say it."""
         for plugin in plugins:
+            self._hooks.update(_ask(plugin, plugin.get_lifecycle_hooks))
+            self._ready_strategies.update(_ask(plugin, plugin.get_ready_strategies))
+            self._stat_handlers.update(_ask(plugin, plugin.get_stats_handlers))
+            self._control_servers.update(_ask(plugin, plugin.get_control_servers))
             _logger.debug("plugin %s is registered", plugin.name)
-            self._hooks.update(plugin.get_lifecycle_hooks())
-            self._ready_strategies.update(plugin.get_ready_strategies())
-            self._stat_handlers.update(plugin.get_stats_handlers())
-            self._control_servers.update(plugin.get_control_servers())
 
     def equip(self, process: Process) -> None:
         """Hand *process* the functions that it names."""
@@ -80,13 +93,25 @@ class PluginRegistry:
         return problems
 
 
+def _ask(plugin: Plugin, question: Callable[[], Mapping[str, T]]) -> Mapping[str, T]:
+    try:
+        answer = question()
+    except Exception as error:
+        problem = f"raised {type(error).__name__}: {error}"
+        raise PluginError(plugin, question.__name__, problem) from error
+    if not isinstance(answer, Mapping):
+        problem = f"returned no mapping but {type(answer).__name__}"
+        raise PluginError(plugin, question.__name__, problem)
+    return answer
+
+
 def check_plugins(manifest: ProcessManifest) -> list[Problem]:
     """Return what is wrong with the plugins of *manifest*, and with the names it asks them for."""
     registry = PluginRegistry()
     if manifest.plugins is not None and is_folder(manifest.plugins):
         try:
             registry.load(manifest.plugins)
-        except PluginFileError as error:  # then nobody can say which names there are
+        except (PluginFileError, PluginError) as error:  # then nobody can say which names there are
             return [Problem(("plugins",), str(error))]
     return registry.unknown_names(manifest)
 

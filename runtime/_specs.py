@@ -3,13 +3,27 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from runtime._problems import Location
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic tells it
+    return value
+
+
+#: Without it, pydantic takes true for 1. It stands after the bounds, for these are the number's.
+IsNumber = BeforeValidator(_no_truth_value)
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), IsNumber]
+SecondsAboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False), IsNumber]
+Factor = Annotated[float, Field(ge=1, allow_inf_nan=False), IsNumber]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), IsNumber]
+Count = Annotated[int, Field(ge=0), IsNumber]
 UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
 
 
@@ -36,32 +50,27 @@ class RestartSpec(BaseModel):
         default=RestartWhen.FAILURE, description="Which ends are followed by a restart."
     )
     delay_sec: Seconds = Field(default=0.1, description="Seconds before the first restart.")
-    factor: float = Field(
+    factor: Factor = Field(
         default=2.0,
-        ge=1,
-        allow_inf_nan=False,
         description="Growth of the delay from one restart to the next: 2 doubles it.",
     )
     max_delay_sec: Seconds = Field(
         default=30.0, description="Seconds that the delay grows to at most."
     )
-    jitter: float = Field(
+    jitter: Share = Field(
         default=0.0,
-        ge=0,
-        le=1,
         description="Share of the delay, 0 to 1, up to which a random part is added to it.",
         examples=[0.2],
     )
     forgive_after_sec: Seconds = Field(
         default=60.0, description="Seconds of being ready after which the delays begin anew."
     )
-    max_restarts: int | None = Field(
+    max_restarts: Count | None = Field(
         default=None,
-        ge=0,
         description="Restarts before it is given up; unset: no limit.",
         examples=[10],
     )
-    window_sec: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    window_sec: SecondsAboveZero | None = Field(
         default=None,
         description="Seconds within which restarts are counted; unset: since it was forgiven.",
         examples=[300],

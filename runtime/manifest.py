@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -30,6 +31,9 @@ _STAND_INS: Mapping[str | int, Any] = {
     "shutdown_strategy": "do_not_restart",
 }
 _IDLE_SERVICE = "runtime.service.plain:idle"
+# Nobody reads more of them, and to explain and to place each takes time.
+_MOST_PROBLEMS = 1_000
+_LONGEST_PART = 100  # of a key path: a long name would stand in every line
 # Without these nothing can be said of the rest: no path is known, or no process.
 _ENTRIES = (("processes",), ("services",))
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
@@ -93,11 +97,18 @@ class ManifestError(Exception):
     lines: tuple[str, ...]
 
     def __init__(self, path: Path, lines: Sequence[str]) -> None:
-        super().__init__(path, tuple(lines))
-        self.path, self.lines = path, tuple(lines)
+        self.path, self.lines = path, tuple(map(_printable, lines))
+        super().__init__(self.path, self.lines)
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
+
+
+def _printable(line: str) -> str:
+    """Return *line* as one line that does nothing to a terminal."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def load_manifest(
@@ -124,12 +135,14 @@ def load_manifest(
         problems += check(manifest)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        for each in errors:
+        distinct = _distinct(errors, source.origins)
+        for each in islice(distinct, _MOST_PROBLEMS + 1):
             problems.append(_explain(each, data, problems))
         # What cannot be read must not hide what is wrong with the rest.
-        with suppress(ValidationError):
-            rest = _without(data, [_unusable(each, data) for each in errors])
-            problems += check(Manifest.model_validate(rest, context=problems))
+        if len(distinct) <= _MOST_PROBLEMS:
+            with suppress(ValidationError):
+                rest = _without(data, [_unusable(each, data) for each in errors])
+                problems += check(Manifest.model_validate(rest, context=problems))
     if any(
         _at(document.data, kind) for kind in _ENTRIES
     ):  # only what is wrong with it was left out
@@ -137,6 +150,16 @@ def load_manifest(
     if manifest is None or problems:
         raise ManifestError(path, _tell(document, source, problems))
     return manifest
+
+
+def _distinct(errors: Iterable[ErrorDetails], origins: Sequence[int]) -> list[ErrorDetails]:
+    """Return *errors* without those that one replica has in common with another."""
+    found: dict[object, ErrorDetails] = {}
+    for error in errors:
+        loc = error["loc"]
+        entry = origins[loc[1]] if origins and len(loc) > 1 and isinstance(loc[1], int) else None
+        found.setdefault((loc[:1], entry, loc[2:], error["msg"]), error)
+    return list(found.values())
 
 
 # --- what is left without what cannot be used -----------------------------------------------------
@@ -166,7 +189,7 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
             around[location[2]] = (
                 stand_in.format(location[1]) if isinstance(stand_in, str) else stand_in
             )
-            around.pop("command" if location[2] == "path" else None, None)
+            around.pop({"path": "command", "name": "replicas"}.get(str(location[2])), None)
         elif around is not None:
             with suppress(KeyError, IndexError, TypeError):
                 del around[location[-1]]
@@ -262,12 +285,16 @@ def _spelled(step: str | int, here: object) -> str | int:
 
 
 def _tell(document: Document, source: Source, problems: Sequence[Problem]) -> list[str]:
-    """Return a line for each problem that names file, line and key path."""
+    """Return a line for each problem that names file, line and key path, a thousand at most."""
     told: set[tuple[int, str]] = set()
     for where, what in problems:
         location = tuple(_in_file(where, document.data, source.origins))
         dotted = _dotted(location, document.data)
         told.add((document.line(location), f"{dotted}: {what}" if dotted else what))
+        if len(told) > _MOST_PROBLEMS:
+            told.discard(max(told))
+            told.add((document.line(()), f"has more problems than these {_MOST_PROBLEMS}"))
+            break
     return [f"{document.path}:{line}: {words}" for line, words in sorted(told)]
 
 
@@ -300,5 +327,6 @@ def _dotted(location: Location, data: object) -> str:
     for step in location:
         here = _look(here, step)
         name = here.get("name") if isinstance(here, Mapping) and isinstance(step, int) else None
-        parts.append(name if isinstance(name, str) and name else str(step))
+        part = name if isinstance(name, str) and name else str(step)
+        parts.append(part if len(part) <= _LONGEST_PART else f"{part[:_LONGEST_PART]}…")
     return ".".join(parts)

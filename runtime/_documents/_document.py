@@ -7,11 +7,13 @@ from typing import Final, TypeAlias
 from runtime._problems import Location
 
 DEEPEST: Final = 100
-MOST_VALUES: Final = 100_000  # keys are counted as well
+MOST_VALUES: Final = 50_000  # keys are counted as well
+MOST_REPEATED: Final = 10_000_000  # characters that aliases stand for
 LONGEST_NUMBER: Final = 100  # as text; what it stands for is finite as a float, whatever its base
 
 TOO_DEEP: Final = "is nested too deeply"
 TOO_MANY: Final = f"has more than {MOST_VALUES} keys and values"
+TOO_MUCH: Final = "has aliases for more than 10 MB of text"
 TOO_LONG_A_NUMBER: Final = (
     f"is a number of more than {LONGEST_NUMBER} characters; put it in quotes if it is text"
 )

@@ -16,10 +16,12 @@ from ._document import (
     DEEPEST,
     EMPTY,
     LONGEST_NUMBER,
+    MOST_REPEATED,
     MOST_VALUES,
     TOO_DEEP,
     TOO_LONG_A_NUMBER,
     TOO_MANY,
+    TOO_MUCH,
     Document,
     DocumentError,
     Place,
@@ -99,7 +101,7 @@ class _Builder:
 
     def __init__(self, path: Path, text: str, *, is_json: bool) -> None:
         self._path, self._text, self._is_json = path, text, is_json
-        self._count = 0
+        self._count = self._repeated = 0
         self._stack: list[_Frame] = []
         self._anchors: dict[str, tuple[object, Place]] = {}
         self._root: tuple[object, Place] | None = None
@@ -216,13 +218,22 @@ class _Builder:
     def _copy(self, data: object, line: int, depth: int) -> object:
         """Return a copy of *data*, each part of which is counted."""
         self._count_one(line)
+        if isinstance(data, str | bytes):
+            self._count_text(data, line)
         if not isinstance(data, dict | list):
             return data
         if depth == DEEPEST:
             raise DocumentError(self._path, line, TOO_DEEP)
         if isinstance(data, list):
             return [self._copy(each, line, depth + 1) for each in data]
+        for key in data:
+            self._count_text(key, line)
         return {key: self._copy(each, line, depth + 1) for key, each in data.items()}
+
+    def _count_text(self, text: str | bytes, line: int) -> None:
+        self._repeated += len(text)
+        if self._repeated > MOST_REPEATED:
+            raise DocumentError(self._path, line, TOO_MUCH)
 
     def _add(self, data: object, place: Place, line: int) -> None:
         """Put a value, or a key, into what it stands in."""

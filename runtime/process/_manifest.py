@@ -1,16 +1,24 @@
 """The processes of a manifest as a whole: paths, dependencies and their order."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from runtime._documents import read_document
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
-from runtime._specs import Entry, Seconds
+from runtime._specs import Entry, Seconds, SecondsAboveZero
 from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
@@ -21,8 +29,12 @@ from ._source import expand_replicas, prepare
 from .models import Process
 from .privileges import Rights
 from .readiness import REQUIRED_PARAMS
+from .specs import FilePath
 
 _HIGHEST_PORT = 65_535
+# Replicas that wait for replicas: a few lines could ask for half a million edges.
+_MOST_EDGES = 50_000
+_PATH: TypeAdapter[Path] = TypeAdapter(FilePath)
 
 
 class ProcessManifest(BaseModel):
@@ -48,30 +60,28 @@ class ProcessManifest(BaseModel):
     kill_timeout: Seconds = Field(
         default=5.0, description="Seconds to wait after SIGKILL before a survivor is named."
     )
-    base_directory: Path | None = Field(
+    base_directory: FilePath | None = Field(
         default=None,
         description="Where relative paths start; unset: the manifest's own folder.",
         examples=["/srv/shop"],
     )
-    stop_within_sec: float = Field(
+    stop_within_sec: SecondsAboveZero = Field(
         default=30.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Seconds within which the whole tree has stopped.",
         examples=[60],
     )
-    run_directory: Path | None = Field(
+    run_directory: FilePath | None = Field(
         default=None,
         description="Folder of the lock; unset: one per manifest, made for it.",
         examples=["/run/shop"],
     )
-    env_file: Path | None = Field(
+    env_file: FilePath | None = Field(
         default=None,
         description="File of NAME=value lines: for ${NAME} in the manifest, and in the environment"
         " of every process; our own environment wins over it. Unset: none.",
         examples=[".env"],
     )
-    plugins: Path | None = Field(
+    plugins: FilePath | None = Field(
         default=None,
         description="Folder of Python files that define plugins; unset: none.",
         examples=["plugins"],
@@ -192,12 +202,14 @@ class ProcessManifest(BaseModel):
             known.setdefault(entry.name, [entry])
             if entry.replica_of is not None:
                 known.setdefault(entry.replica_of, []).append(entry)
+        edges = 0
         for entry in entries:
-            here = (*entry.location, "dependencies")
-            for place, edge in enumerate(entry.edges):
-                message = _judge_edge(edge, known, problems)
-                if message:
-                    problems.append(Problem((*here, Named(edge.name, place)), message))
+            edges += sum(len(known.get(each.name, ())) for each in entry.requirements)
+            if edges > _MOST_EDGES:
+                message = f"there are more than {_MOST_EDGES} of them, replicas counted"
+                problems.append(Problem((*entry.location, "dependencies"), message))
+                break
+            problems += _judge_edges(entry, known, problems)
             entry.resolve_dependencies(known)
         raise_any(problems)
         return self
@@ -232,6 +244,9 @@ class ProcessManifest(BaseModel):
                 for name in REQUIRED_PARAMS.get(strategy, ())
                 if params.get(name) is None
             ]
+            path = params.get("path")
+            if "path" in REQUIRED_PARAMS.get(strategy, ()) and path is not None:
+                problems += [Problem((*here, "path"), message) for message in _judge_path(path)]
             port = params.get("port")
             if strategy == "tcp" and port is not None and not _is_port(port):
                 message = f"must be a number from 1 to {_HIGHEST_PORT}"
@@ -285,6 +300,16 @@ class ProcessManifest(BaseModel):
         return self
 
 
+def _judge_path(value: object) -> list[str]:
+    try:
+        _PATH.validate_python(value)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        is_none = wrong["type"] == "path_type"
+        return ["must be a path" if is_none else wrong["msg"].removeprefix("Value error, ")]
+    return []
+
+
 def _is_port(value: object) -> bool:
     try:
         return not isinstance(value, bool) and 1 <= int(str(value)) <= _HIGHEST_PORT
@@ -303,6 +328,18 @@ def _find_duplicates(entries: Sequence[Entry]) -> list[Problem]:
             problems.append(Problem((*entry.location, "name"), message))
         seen.setdefault(entry.name, entry.kind)
     return problems
+
+
+def _judge_edges(
+    entry: Entry, known: Mapping[str, Sequence[Entry]], told: Sequence[Problem]
+) -> Iterator[Problem]:
+    here = (*entry.location, "dependencies")
+    judged: dict[Requirement, str] = {}
+    for place, edge in enumerate(entry.edges):
+        if edge not in judged:
+            judged[edge] = _judge_edge(edge, known, told)
+        if judged[edge]:
+            yield Problem((*here, Named(edge.name, place)), judged[edge])
 
 
 def _judge_edge(

@@ -3,22 +3,28 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from runtime._interpolation import EnvFileError, interpolate, read_env_file
-from runtime._problems import Location, Problem
+from runtime._interpolation import EnvFileError, Room, interpolate, read_env_file
+from runtime._problems import Location, Problem, did_you_mean
 
-from .models import MOST_REPLICAS
+from .models import Process
+from .specs import Replicas
 
 _REPLICA = "REPLICA"
 # What is checked in a moment, and runs on one host. Without it `replicas` would be a bomb.
 _MOST_PROCESSES = 1_000
 _MOST_VALUES = 200_000
+_CHARACTERS_PER_VALUE = 50  # so much text counts as one value more
 _TOO_MANY = f"there are more than {_MOST_PROCESSES} processes, replicas counted, or too large ones"
 _FIRST = ("base_directory", "env_file")  # the other values may depend on these
 _FOR_ANCHORS = "x-"  # such keys are for what others refer to, and say nothing themselves
+# Set where an entry is expanded, and by nobody else.
+_INTERNAL = "replica_of"
+_REPLICAS: TypeAdapter[int] = TypeAdapter(Replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class Source:
     """The data of a manifest, made ready for the models.
 
     *unusable* are the places of values that cannot be known; not all of them are a problem of
-    their own. *origins* says for each entry of ``processes`` which entry of the file it is.
+    their own. Places are those in *data*, where entries are expanded: *origins* says for each
+    entry of ``processes`` which entry of the file it is.
     """
 
     data: object
@@ -43,8 +50,11 @@ def prepare(data: object, folder: Path) -> Source:
     if not isinstance(data, Mapping):
         return Source(data)
     problems: list[Problem] = []
+    room = Room()
     head = {
-        key: interpolate(data[key], os.environ, problems, (key,)) for key in _FIRST if key in data
+        key: interpolate(data[key], os.environ, problems, (key,), room)
+        for key in _FIRST
+        if key in data
     }
     base = head.get("base_directory")
     if base is None or isinstance(base, str):
@@ -52,18 +62,19 @@ def prepare(data: object, folder: Path) -> Source:
     variables, failure = _variables(head)
     missing: list[Problem] = []
     rest = {
-        key: _resolve_entries(value, variables, missing)
+        key: _resolve_entries(value, variables, missing, room)
         if key == "processes" and isinstance(value, list)
-        else interpolate(value, variables, missing, (key,))
+        else interpolate(value, variables, missing, (key,), room)
         for key, value in data.items()
         if key not in head and not (isinstance(key, str) and key.startswith(_FOR_ANCHORS))
     }
-    unusable = tuple(where for where, _ in (*problems, *missing))
+    unusable = tuple(dict.fromkeys(where for where, _ in (*problems, *missing)))
     # What is not set may be so because the file could not be read.
     problems += [failure] if failure is not None else missing
     entries = rest.get("processes")
     origins: tuple[int, ...] = ()
     if isinstance(entries, list):
+        _take_out_internal(entries, problems)
         try:
             expanded = expand_replicas(entries)
         except ValueError as error:
@@ -72,6 +83,9 @@ def prepare(data: object, folder: Path) -> Source:
         else:
             rest["processes"] = [entry for _, entry in expanded]
             origins = tuple(index for index, _ in expanded)
+            places = _places(origins)
+            problems = [Problem(_moved(each, places)[0], what) for each, what in problems]
+            unusable = tuple(place for each in unusable for place in _moved(each, places))
     return Source({**rest, **head}, tuple(problems), unusable, origins)
 
 
@@ -86,7 +100,7 @@ def _variables(head: Mapping[str, object]) -> tuple[dict[str, str], Problem | No
 
 
 def _resolve_entries(
-    entries: list[object], variables: Mapping[str, str], problems: list[Problem]
+    entries: list[object], variables: Mapping[str, str], problems: list[Problem], room: Room
 ) -> list[object]:
     """Resolve all but what will be different in each replica."""
     kept = {**variables, _REPLICA: f"${{{_REPLICA}}}"}
@@ -96,9 +110,36 @@ def _resolve_entries(
             kept if isinstance(entry, dict) and "replicas" in entry else variables,
             problems,
             ("processes", index),
+            room,
         )
         for index, entry in enumerate(entries)
     ]
+
+
+def _take_out_internal(entries: list[object], problems: list[Problem]) -> None:
+    """Refuse the field that only we may set: it would make a replica of what is none."""
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict) and _INTERNAL in entry:
+            del entry[_INTERNAL]
+            keys = [field.alias or name for name, field in Process.model_fields.items()]
+            hint = did_you_mean(_INTERNAL, (k for k in keys if k != _INTERNAL), told=problems)
+            problems.append(Problem(("processes", index, _INTERNAL), f"unknown key{hint}"))
+
+
+def _places(origins: Sequence[int]) -> Mapping[object, list[int]]:
+    """Return for each entry of the file where its replicas are, or itself."""
+    places: dict[object, list[int]] = {}
+    for place, origin in enumerate(origins):
+        places.setdefault(origin, []).append(place)
+    return places
+
+
+def _moved(location: Location, places: Mapping[object, list[int]]) -> list[Location]:
+    """Return the places among the expanded entries that *location* in the file has become."""
+    if location[:1] != ("processes",):
+        return [location]
+    _, index, *inside = location
+    return [("processes", place, *inside) for place in places[index]]
 
 
 def expand_replicas(entries: Sequence[object]) -> list[tuple[int, object]]:
@@ -126,8 +167,11 @@ def expand_replicas(entries: Sequence[object]) -> list[tuple[int, object]]:
 
 def _size(value: object) -> int:
     if isinstance(value, Mapping):
-        return 1 + sum(map(_size, value.values()))
-    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+        # A key and its value are one; what a long key counts is added.
+        return 1 - len(value) + sum(map(_size, chain(value, value.values())))
+    if isinstance(value, list):
+        return 1 + sum(map(_size, value))
+    return 1 + len(value) // _CHARACTERS_PER_VALUE if isinstance(value, str) else 1
 
 
 def _fields(entry: object) -> Mapping[str, object]:
@@ -137,13 +181,10 @@ def _fields(entry: object) -> Mapping[str, object]:
 
 
 def _count(replicas: object) -> int | None:
-    if isinstance(replicas, bool) or not isinstance(replicas, int | str):
-        return None
     try:
-        count = int(replicas)
-    except ValueError:
+        return None if replicas is None else _REPLICAS.validate_python(replicas)
+    except ValidationError:
         return None
-    return count if 1 <= count <= MOST_REPLICAS else None
 
 
 def _replica(fields: Mapping[str, object], name: str, number: str) -> dict[str, object]:

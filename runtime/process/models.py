@@ -36,7 +36,11 @@ from .specs import (
     RLIMITS,
     Account,
     CommandLine,
+    Cpu,
+    FilePath,
     LogSpec,
+    Nice,
+    Replicas,
     Rlimit,
     SignalName,
     Text,
@@ -47,7 +51,6 @@ from .stats import ProcessRuntimeInfo, ProcessStats
 
 #: What runs a ``command``.
 SHELL: Final = "/bin/sh"
-MOST_REPLICAS: Final = 1_000
 
 ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
 LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
@@ -93,13 +96,13 @@ class Process(BaseModel):
         description="Its name; no other process has it, and no slash is in it.",
         examples=["api"],
     )
-    working_directory: Path | None = Field(
+    working_directory: FilePath | None = Field(
         default=None,
         description="Where it runs; unset: the folder of the executable, or the base directory for"
         " a name found on PATH.",
         examples=["data"],
     )
-    path: Path = Field(
+    path: FilePath = Field(
         description="The executable: a path, a wildcard with one match, or a name to look up on"
         " PATH.",
         examples=["bin/server", "python3"],
@@ -153,7 +156,7 @@ class Process(BaseModel):
         " once it is spawned.",
         examples=list(STRATEGIES),
     )
-    affinity: list[int] | None = Field(
+    affinity: list[Cpu] | None = Field(
         default=None,
         description="The logical CPUs that it may run on, numbered from 0; unset: all.",
         examples=[[0, 1]],
@@ -181,10 +184,8 @@ class Process(BaseModel):
         description="The signal that asks the process and all that descends from it to stop.",
         examples=["SIGINT"],
     )
-    replicas: int | None = Field(
+    replicas: Replicas | None = Field(
         default=None,
-        ge=1,
-        le=MOST_REPLICAS,
         description="So many of it run, named NAME-0, NAME-1 …, each with its number as REPLICA"
         " in its environment and as ${REPLICA} in its fields; unset: just one, named NAME.",
         examples=[3],
@@ -212,7 +213,7 @@ class Process(BaseModel):
         description='What its new files are denied, as octal digits: "027"; unset: as with us.',
         examples=["027"],
     )
-    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
+    nice: Nice | None = Field(
         default=None,
         description="Its nice value, -20 (runs first) to 19 (runs last); unset: as with us.",
         examples=[10],
@@ -230,7 +231,7 @@ class Process(BaseModel):
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
     _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
     _place: int | None = PrivateAttr(default=None)
-    _shared_env: dict[str, str] = PrivateAttr(default_factory=dict)
+    _shared_env: Mapping[str, str] = PrivateAttr(default_factory=dict)
     _info: ProcessRuntimeInfo = PrivateAttr(default_factory=ProcessRuntimeInfo)
     _output: Output = PrivateAttr(default_factory=Output)
     _pid: int = PrivateAttr(default=0)
@@ -317,7 +318,7 @@ class Process(BaseModel):
         """
         resolved: dict[str, DependencyEntry] = {}
         conditions = self._conditions
-        for name, condition in ((edge.name, edge.condition) for edge in self.edges):
+        for name, condition in ((edge.name, edge.condition) for edge in self.requirements):
             for entry in known.get(name, ()):
                 resolved.setdefault(entry.name, entry if isinstance(entry, Process) else entry.name)
                 conditions.setdefault(entry.name, condition)
@@ -415,7 +416,7 @@ class Process(BaseModel):
 
     def share_env(self, variables: Mapping[str, str]) -> None:
         """Take the variables of the manifest's ``env_file``: all others win over them."""
-        self._shared_env = dict(variables)
+        self._shared_env = variables
 
     def update_status(
         self, status: ProcessState, pid: int | None = None, return_code: int | None = None

@@ -1,9 +1,10 @@
 """What a manifest may say of a process in blocks of their own, and the types that fields share."""
 
+import os
 import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,16 @@ from pydantic import (
     Field,
     PlainSerializer,
 )
+
+from runtime._specs import IsNumber
+
+MOST_REPLICAS: Final = 1_000
+
+Megabytes = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False), IsNumber]
+FileCount = Annotated[int, Field(ge=0, le=999_999_999), IsNumber]
+Cpu = Annotated[int, IsNumber]
+Nice = Annotated[int, Field(ge=-20, le=19), IsNumber]
+Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS), IsNumber]
 
 
 def _known_signal(name: str) -> str:
@@ -124,12 +135,21 @@ Rlimit = Annotated[
 ]
 
 
-def _path_without_nul(path: Path) -> Path:
-    _without_nul(str(path))
+# The kernel takes no longer ones; and what is looked for folder by folder is looked for quickly.
+_LONGEST_PATH = 4_095
+_MOST_FOLDERS = 100
+
+
+def _possible_path(path: Path) -> Path:
+    text = _without_nul(str(path))
+    if len(os.fsencode(text)) > _LONGEST_PATH:
+        raise ValueError(f"is longer than {_LONGEST_PATH} bytes; no path may be")
+    if text.count("/") > _MOST_FOLDERS:
+        raise ValueError(f"goes through more than {_MOST_FOLDERS} folders")
     return path
 
 
-FilePath = Annotated[Path, AfterValidator(_path_without_nul)]
+FilePath = Annotated[Path, AfterValidator(_possible_path)]
 
 
 class LogSpec(BaseModel):
@@ -141,16 +161,12 @@ class LogSpec(BaseModel):
         description="The file, relative to the base directory; its folders are made at the start.",
         examples=["logs/api.log"],
     )
-    max_mb: float = Field(
+    max_mb: Megabytes = Field(
         default=50.0,
-        gt=0,
-        allow_inf_nan=False,
         description="Size in MiB at which it becomes FILE.1, FILE.1 becomes FILE.2, and so on.",
     )
-    keep: int = Field(
+    keep: FileCount = Field(
         default=5,
-        ge=0,
-        le=999_999_999,
         description="How many older files are kept beside it; 0: it just starts anew.",
     )
     timestamps: bool = Field(

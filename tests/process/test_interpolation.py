@@ -114,9 +114,15 @@ def test_a_file_of_variables_is_read_as_other_tools_do(
         (b"A=1\0\n", 1, "is no line of the form NAME=value"),
         (b"A=1\nB=\xff\n", 2, "is no text in UTF-8"),
         (b"A=${NEVER_SET_ANYWHERE}\n", 1, "${NEVER_SET_ANYWHERE} is not set"),
-        (b"A=" + b"x" * 1024 * 1024, 0, "is larger than 1 MB"),
+        (b"A=" + b"x" * 64 * 1024, 0, "is larger than 64 KB"),
+        (
+            b"A0=0123456789\n"
+            + b"".join(b"A%d=%s\n" % (n, b"${A%d}" % (n - 1) * 10) for n in range(1, 9)),
+            6,
+            "is larger than 1 MB with its variables put in",
+        ),
     ],
-    ids=["no assignment", "no name", "open quote", "NUL", "no text", "unset", "large"],
+    ids=["no assignment", "no name", "open quote", "NUL", "no text", "unset", "large", "a bomb"],
 )
 def test_what_is_no_file_of_variables_is_told_with_its_line(
     tmp_path: Path, content: bytes, line: int, problem: str

@@ -74,10 +74,11 @@ def test_files_of_the_same_name_in_two_folders_are_two_plugins(tmp_path: Path) -
         ("import no_such_module_anywhere", ModuleNotFoundError),
         ("def broken(:", SyntaxError),
         ("1 / 0", ZeroDivisionError),
+        ("raise SystemExit(3)", SystemExit),
     ],
 )
 def test_what_a_file_raises_is_told_and_no_half_made_module_stays(
-    tmp_path: Path, text: str, error: type[Exception]
+    tmp_path: Path, text: str, error: type[BaseException]
 ) -> None:
     file = tmp_path / "broken_plugin.py"
     file.write_text(text)
@@ -89,8 +90,18 @@ def test_what_a_file_raises_is_told_and_no_half_made_module_stays(
 
 
 def test_what_is_no_error_travels_as_it_is(tmp_path: Path) -> None:
-    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
-    with pytest.raises(SystemExit):
+    (tmp_path / "leaves.py").write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        find_plugins(tmp_path)
+
+
+def test_a_plugin_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        f"{IMPORTS}class Wants(Plugin):\n    def __init__(self, x): ...\n"
+    )
+    with pytest.raises(
+        PluginFileError, match=r"a\.py has a plugin Wants that cannot be made: TypeError"
+    ):
         find_plugins(tmp_path)
 
 

@@ -209,11 +209,53 @@ def test_replicas_may_be_asked_for_in_python() -> None:
 @pytest.mark.parametrize("count", [0, -1, 1001, "many", True, 1.5, [2]])
 def test_a_number_of_replicas_that_makes_no_sense_is_refused(write: Write, count: object) -> None:
     path = write(f"processes:\n  - name: api\n    path: sh\n    replicas: {count}\n")
-    if count is True:  # pydantic takes it for 1
-        assert load_manifest(path).processes[0].name == "api"
-    else:
-        (line,) = problems(path)
-        assert line.startswith("4: processes.api.replicas: input should be ")
+    (line,) = problems(path)
+    wrong = "must be a number, not true or false" if count is True else "input should be "
+    assert line.startswith(f"4: processes.api.replicas: {wrong}")
+
+
+@pytest.mark.parametrize("count", ["2.0", "' 2 '", "'2.0'"])
+def test_a_number_is_one_however_it_is_written(write: Write, count: str) -> None:
+    path = write(f"processes:\n- {{name: api, path: sh, replicas: {count}}}\n")
+    assert [process.name for process in load_manifest(path).processes] == ["api-0", "api-1"]
+
+
+@pytest.mark.parametrize("value", ["db", "null", "[]"])
+def test_nobody_but_us_says_what_is_a_replica(write: Write, value: str) -> None:
+    path = write(
+        f"""
+        processes:
+          - {{name: db, path: sh, replicas: 2}}
+          - {{name: api, path: sh, replica_of: {value}}}
+        """
+    )
+    assert problems(path) == [
+        "3: processes.api.replica_of: unknown key; did you mean 'replicas'?",
+    ]
+
+
+def test_what_follows_an_entry_with_replicas_keeps_its_line(write: Write) -> None:
+    path = write(
+        """
+        processes:
+          - {name: api, path: sh, replicas: 3, args: ["${REPLICA}"]}
+          - {name: db, path: sh, timeout: "${NOT_SET_ANYWHERE}", nice: 99}
+          - {name: [x], path: sh, replicas: 3}
+          - {name: cache, path: no-such-program}
+        """
+    )
+    assert [line[:35] for line in problems(path)] == [
+        "3: processes.db.nice: input should ",
+        "3: processes.db.timeout: ${NOT_SET_",
+        "4: processes.2.name: input should b",
+        "5: processes.cache.path: there is n",
+    ]
+
+
+def test_one_text_cannot_be_repeated_by_replicas_beyond_measure(write: Write) -> None:
+    text = f"processes:\n- {{name: api, path: sh, replicas: 1000, args: ['{'x' * 20_000}']}}\n"
+    (line,) = problems(write(text))
+    assert line.startswith("1: processes: there are more than 1000 processes, replicas counted")
 
 
 def test_a_problem_of_a_replica_is_told_once_at_its_entry(write: Write) -> None:
@@ -296,7 +338,15 @@ def test_a_name_that_no_file_can_have_is_told_like_any_other(write: Write, key: 
     path = {"path": "sh", key: "x/" + "y" * 5000}
     fields = ", ".join(f"{name}: {value}" for name, value in path.items())
     (line,) = problems(write(f"processes:\n  - {{name: p, {fields}}}\n"))
-    assert line.startswith(f"2: processes.p.{key}: there is no ")
+    assert line == f"2: processes.p.{key}: is longer than 4095 bytes; no path may be"
+
+
+@pytest.mark.parametrize("key", ["path", "working_directory"])
+def test_nor_does_a_path_lead_through_a_forest_of_folders(write: Write, key: str) -> None:
+    path = {"path": "sh", key: "x/" * 101 + "y"}
+    fields = ", ".join(f"{name}: {value}" for name, value in path.items())
+    (line,) = problems(write(f"processes:\n  - {{name: p, {fields}}}\n"))
+    assert line == f"2: processes.p.{key}: goes through more than 100 folders"
 
 
 @pytest.mark.parametrize("key", ["plugins", "base_directory", "env_file"])
