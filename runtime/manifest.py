@@ -328,5 +328,6 @@ def _dotted(location: Location, data: object) -> str:
         here = _look(here, step)
         name = here.get("name") if isinstance(here, Mapping) and isinstance(step, int) else None
         part = name if isinstance(name, str) and name else str(step)
+        part = part if part.strip() else repr(part)
         parts.append(part if len(part) <= _LONGEST_PART else f"{part[:_LONGEST_PART]}…")
     return ".".join(parts)

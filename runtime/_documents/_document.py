@@ -1,5 +1,6 @@
 """What is read from a file: plain data, the lines of its parts, and the bounds that are kept."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -18,6 +19,9 @@ TOO_LONG_A_NUMBER: Final = (
     f"is a number of more than {LONGEST_NUMBER} characters; put it in quotes if it is text"
 )
 EMPTY: Final = "is empty"
+
+# As YAML has them; TOML has but the first two.
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 #: A line; and for a mapping or a list also the places of what is in it, by key or by index.
 Place: TypeAlias = "int | tuple[int, dict[str | int, Place]]"
@@ -56,6 +60,11 @@ class Document:
 def at_line(place: Place, line: int) -> Place:
     """Return *place* as it is found from *line*: that of its key, or of an alias for it."""
     return line if isinstance(place, int) else (line, place[1])
+
+
+def last_line(text: str) -> int:
+    """Return the line on which *text* ends: what is missing there is missing on that one."""
+    return len(_LINE_END.findall(text.rstrip())) + 1
 
 
 def shorten(text: str, most: int = 60) -> str:

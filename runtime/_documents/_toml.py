@@ -80,7 +80,8 @@ def _check_size(path: Path, text: str) -> None:
 def _explain(message: str, text: str) -> tuple[int, str]:
     found = _IN_TOMLLIB.search(message)
     problem = message[: found.start()] if found else message
-    line = int(found[1]) if found and found[1] else text.count("\n") + 1
+    last = text.rstrip().count("\n") + 1
+    line = min(int(found[1]), last) if found and found[1] else last
     return line, problem[:1].lower() + problem[1:] + _REMEDIES.get(problem, "")
 
 

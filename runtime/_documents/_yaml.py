@@ -26,6 +26,7 @@ from ._document import (
     DocumentError,
     Place,
     at_line,
+    last_line,
     shorten,
 )
 from ._yaml_problems import explain
@@ -64,7 +65,8 @@ def read_yaml(path: Path, text: str) -> Document:
     try:
         return _Builder(path, text, is_json=is_json).build(loader.get_event)
     except yaml.YAMLError as error:
-        raise DocumentError(path, *explain(error, text)) from error
+        line, problem = explain(error, text)
+        raise DocumentError(path, min(line, last_line(text)), problem) from error
     finally:
         loader.dispose()
 

@@ -235,7 +235,7 @@ def test_each_problem_has_its_line_and_place_in_yaml(tell: Tell, process: str, l
         ({"env": {"A": True}}, "7: processes.api.env.A: must be text; put it in quotes"),
         (
             {"env": {"": "x"}},
-            "7: processes.api.env.: the name of a variable must not be empty nor contain '='",
+            "7: processes.api.env.'': the name of a variable must not be empty nor contain '='",
         ),
         ({"args": ["\0"]}, "7: processes.api.args.0: must not contain a NUL character"),
         ({"path": "/no/such"}, "5: processes.api.path: there is no program /no/such"),
@@ -277,7 +277,7 @@ def test_each_problem_has_its_line_and_place_in_json(
         ("- processes", "1: must be a mapping of keys to values"),
         ("hello", "1: must be a mapping of keys to values"),
         ("", "1: is empty"),
-        ("processes: [", "2: a [ or { is not closed where the text ends"),
+        ("processes: [", "1: a [ or { is not closed where the text ends"),
     ],
 )
 def test_a_file_that_is_no_manifest_is_told_in_one_line(tell: Tell, text: str, line: str) -> None:

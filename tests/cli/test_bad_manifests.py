@@ -1,0 +1,609 @@
+"""No bad manifest does harm: it is told, with its place, on standard error, and nothing is started.
+
+Every file that can hold one has a healthy process as well, which would leave a file behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import pytest
+
+from runtime.cli._check import check
+
+LIMIT_SEC = 60.0
+CPUS = os.cpu_count() or 1
+
+HEALTHY = "- {name: healthy, path: touch, args: [started]}\n"
+GOOD = f"processes:\n{HEALTHY}"
+
+Content: TypeAlias = "str | bytes | Callable[[Path], object]"
+
+
+class Bad(NamedTuple):
+    """A manifest, and each line that is said of it; ``…`` stands for words of somebody else's.
+
+    FOLDER is where it lies, and *others* are files beside it.
+    """
+
+    content: Content
+    lines: tuple[str, ...]
+    name: str = "m.yaml"
+    others: Mapping[str, str] = {}
+
+
+def entry(fields: str, *lines: str, rest: str = "") -> Bad:
+    """Return a manifest with *fields* of a process on line 3, and *rest* from line 4."""
+    return Bad(f"{GOOD}- {{name: bad, path: sh, {fields}}}\n{rest}", lines)
+
+
+def process(fields: str, line: str, rest: str = "") -> Bad:
+    """Return the same; the key path in *line* begins inside of this process."""
+    return entry(fields, f"3: processes.bad.{line}", rest=rest)
+
+
+def top(rest: str, *lines: str, **others: str) -> Bad:
+    """Return a manifest with *rest* from its third line on."""
+    return Bad(f"{GOOD}{rest}\n", tuple(f"3: {line}" for line in lines), others=others)
+
+
+def raw(content: Content, *lines: str, name: str = "m.yaml") -> Bad:
+    return Bad(content, lines, name)
+
+
+def plugins(code: str, *lines: str, fields: str = "") -> Bad:
+    text = f"{GOOD}- {{name: bad, path: sh, {fields}}}\nplugins: .\n"
+    return Bad(text, lines, others={"p.py": f"from runtime import Plugin\n{code}"})
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def bomb() -> str:
+    levels = (f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    return f"{GOOD}x-0: &a0 [lol]\n{''.join(levels)}"
+
+
+def crowd(number: int) -> str:
+    before = ", ".join(f"g{n}" for n in range(number))
+    return f"{{name: g{number}, path: sh, replicas: 100, dependencies: [{before}]}}"
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10 * 1024 * 1024 + 1)
+
+
+def unreadable(path: Path) -> None:
+    path.symlink_to("/proc/self/mem")  # a regular file that even root cannot read from its start
+
+
+def in_json(fields: Mapping[str, object], indent: int = 0) -> str:
+    healthy = {"name": "healthy", "path": "touch", "args": ["started"]}
+    return json.dumps(
+        {"processes": [healthy, {"name": "bad", "path": "sh", **fields}]}, indent=indent
+    )
+
+
+TOML = """[[processes]]
+name = "healthy"
+path = "touch"
+args = ["started"]
+[[processes]]
+name = "bad"
+path = "sh"
+"""
+
+HOOKS = """
+class P(Plugin):
+    def get_lifecycle_hooks(self): return {"announce": {}}
+    def get_ready_strategies(self): return {"answers": None}
+    def get_stats_handlers(self): return {"export": []}
+    def get_control_servers(self): return {"telnet": None}
+"""
+
+NUMBER = "input should be a valid number, unable to parse string as a number"
+FROM_ZERO = "input should be greater than or equal to 0"
+ARGS = 'path: sh, args: ["${NEVER_SET_ANYWHERE}"]'
+UNSET = (
+    "${NEVER_SET_ANYWHERE} is not set; set it, or give a default: ${NEVER_SET_ANYWHERE:-default}"
+)
+FINITE = "input should be a finite number"
+
+BAD: dict[str, Bad] = {
+    # The file itself.
+    "missing": raw(lambda path: None, "1: No such file or directory"),
+    "folder": raw(Path.mkdir, "1: is a folder; name the file in it"),
+    "fifo": raw(os.mkfifo, "1: is no regular file; only those are read"),
+    "device": raw(
+        lambda path: path.symlink_to("/dev/zero"), "1: is no regular file; only those are read"
+    ),
+    "unreadable": raw(unreadable, "1: Input/output error"),
+    "link to itself": raw(
+        lambda path: path.symlink_to(path), "1: Too many levels of symbolic links"
+    ),
+    "over 10 MB": raw(sparse, "1: is larger than 10 MB"),
+    "empty": raw("", "1: is empty"),
+    "comments only": raw("# nothing\n", "1: is empty"),
+    "binary": raw(b"\x7fELF\x02\x01\x01\0\xff", "1: is no text in UTF-8"),
+    "no UTF-8": raw(GOOD.encode() + b"# caf\xe9\n", "3: is no text in UTF-8"),
+    "control character": raw(
+        f"{GOOD}# \x07\n", "3: has the character U+0007 in it, which is no text"
+    ),
+    "no mapping": raw("- processes\n", "1: must be a mapping of keys to values"),
+    "just a word": raw("hello\n", "1: must be a mapping of keys to values"),
+    # Syntax.
+    "tab": raw(
+        f"{GOOD}env_file:\n\tx: y\n",
+        "4: …found character that cannot start any token; a tab cannot indent, use spaces",
+    ),
+    "open bracket": raw(
+        f"{GOOD}- {{name: bad, args: [\n", "3: a [ or { is not closed where the text ends"
+    ),
+    "open quote": raw(
+        f'{GOOD}- {{name: bad, path: "sh}}\n', "3: the quote that begins here is never closed"
+    ),
+    "indentation": raw(f"{GOOD}  - {{name: bad}}\n", "3: …; check the indentation"),
+    "duplicate key": entry("path: sh", "3: the key 'path' stands here twice"),
+    "number as key": entry("5: x", "3: the key 5 is no text; put it in quotes"),
+    "template": raw(
+        f"{GOOD}env_file: {{{{ file }}}}\n",
+        "3: a mapping is no key; put what has {{ in it in quotes",
+    ),
+    "two documents": raw(
+        f"{GOOD}---\n{GOOD}", "3: a second document begins here; a file holds one"
+    ),
+    "unknown tag": entry(
+        "args: !!python/object/apply:os.system [touch started]",
+        "3: has the tag '!!python/object/apply:os.system', which means nothing here",
+    ),
+    "unknown alias": entry(
+        "args: *nobody", "3: there is no anchor &nobody before the alias *nobody"
+    ),
+    "alias bomb": raw(bomb(), "8: has more than 50000 keys and values"),
+    "text bomb": raw(
+        f"x-a: &a {'x' * 100_000}\n{GOOD}x-b: [{'*a, ' * 200}]\n",
+        "4: has aliases for more than 10 MB of text",
+    ),
+    "deep nesting": raw(f"{GOOD}x-deep: {nested(5_000)}\n", "3: is nested too deeply"),
+    "too many values": raw(
+        f"{GOOD}x-many: [{'1,' * 60_000}]\n", "3: has more than 50000 keys and values"
+    ),
+    "JSON syntax": raw(in_json({}, 1).replace('"sh"', '"sh",,'), "12: …", name="m.json"),
+    "JSON wrong type": raw(
+        in_json({"timeout": "soon"}, 1), f"13: processes.bad.timeout: {NUMBER}", name="m.json"
+    ),
+    "TOML syntax": raw(
+        f"{TOML}timeout = \n", "8: invalid value; put text in quotes", name="m.toml"
+    ),
+    "TOML duplicate key": raw(
+        f'{TOML}path = "sh"\n',
+        "8: cannot overwrite a value; a key stands here twice",
+        name="m.toml",
+    ),
+    "TOML unknown key": raw(
+        f"{TOML}tiemout = 5\n",
+        "8: processes.bad.tiemout: unknown key; did you mean 'timeout'?",
+        name="m.toml",
+    ),
+    "TOML date": raw(
+        f"{TOML}timeout = 2024-01-01\n",
+        "8: processes.bad.timeout: input should be a valid number",
+        name="m.toml",
+    ),
+    # Keys and types.
+    "no processes": raw("stop_within_sec: 5\n", "1: processes: is missing"),
+    "empty processes": raw(
+        "processes: []\n", "1: processes: list should have at least 1 item after validation, not 0"
+    ),
+    "processes by name": raw(
+        "processes:\n  healthy: {path: touch, args: [started]}\n",
+        "1: processes: input should be a valid list",
+    ),
+    "process that is none": raw(
+        f"{GOOD}- sh\n", "3: processes.1: must be a mapping of keys to values"
+    ),
+    "unknown key": process("tiemout: 5", "tiemout: unknown key; did you mean 'timeout'?"),
+    "unknown key like none": process("zzz: 5", "zzz: unknown key"),
+    "unknown key at the top": top(
+        "stop_within: 5", "stop_within: unknown key; did you mean 'stop_within_sec'?"
+    ),
+    "unknown key in a block": process(
+        "restart: {dealy_sec: 1}", "restart.dealy_sec: unknown key; did you mean 'delay_sec'?"
+    ),
+    "unknown key in a dependency": process(
+        "dependencies: [{name: healthy, conditon: ready}]",
+        "dependencies.healthy.conditon: unknown key; did you mean 'condition'?",
+    ),
+    "key with a line break": process('"a\\nb": 5', "a\\nb: unknown key"),
+    "internal key": process(
+        "replica_of: healthy", "replica_of: unknown key; did you mean 'replicas'?"
+    ),
+    "wrong type": process("args: -v", "args: input should be a valid list"),
+    "number as text": process("args: [8080]", "args.0: must be text; put it in quotes"),
+    "truth as text": process("env: {DEBUG: yes}", "env.DEBUG: must be text; put it in quotes"),
+    "truth as number": process("timeout: true", "timeout: must be a number, not true or false"),
+    "text as truth": process(
+        "restart_dependents: perhaps",
+        "restart_dependents: input should be a valid boolean, unable to interpret input",
+    ),
+    "variable without a name": process(
+        'env: {"": x}', "env.'': the name of a variable must not be empty nor contain '='"
+    ),
+    "NUL in an argument": process('args: ["a\\0b"]', "args.0: must not contain a NUL character"),
+    "NUL in a path": top(
+        'run_directory: "a\\0b"', "run_directory: must not contain a NUL character"
+    ),
+    # Names and edges.
+    "name missing": raw(f"{GOOD}- {{path: sh}}\n", "3: processes.1.name: is missing"),
+    "name with a slash": raw(
+        f"{GOOD}- {{name: a/b, path: sh}}\n",
+        "3: processes.a/b.name: string should match pattern '^[^/\\x00-\\x1f]+$'",
+    ),
+    "long name": raw(
+        f"{GOOD}- {{name: {'a' * 300}, path: sh}}\n",
+        f"3: processes.{'a' * 100}….name: string should have at most 200 characters",
+    ),
+    "duplicate name": raw(
+        f"{GOOD}- {{name: healthy, path: sh}}\n",
+        "3: processes.healthy.name: there is already a process 'healthy'",
+    ),
+    "name of a replica": raw(
+        f"{GOOD}- {{name: a, path: sh, replicas: 2}}\n- {{name: a-1, path: sh}}\n",
+        "4: processes.a-1.name: there is already a process 'a-1'",
+    ),
+    "unknown dependency": process(
+        "dependencies: [healhty]",
+        "dependencies.0: there is no process 'healhty'; did you mean 'healthy'?",
+    ),
+    "unknown condition": process(
+        "dependencies: [{name: healthy, condition: done}]",
+        "dependencies.healthy.condition: input should be 'started', …",
+    ),
+    "self-dependency": process(
+        "dependencies: [bad]", "dependencies: circular dependency: bad -> bad"
+    ),
+    "cycle": process(
+        "dependencies: [other]",
+        "dependencies: circular dependency: bad -> other -> bad",
+        rest="- {name: other, path: sh, dependencies: [bad]}\n",
+    ),
+    "cycle of replicas": process(
+        "replicas: 2, dependencies: [bad]", "dependencies: circular dependency: bad-0 -> bad-0"
+    ),
+    "condition that is never met": process(
+        "dependencies: [{name: healthy, condition: completed}]",
+        "dependencies.healthy: 'healthy' never completes, …`shutdown_strategy: do_not_restart`",
+    ),
+    "too many edges": raw(
+        GOOD + "".join(f"- {crowd(n)}\n" for n in range(5)),
+        "6: processes.g3.dependencies: there are more than 50000 of them, replicas counted",
+    ),
+    # Programs.
+    "path missing": raw(f"{GOOD}- {{name: bad}}\n", "3: processes.bad.path: is missing"),
+    "missing executable": raw(
+        f"{GOOD}- {{name: bad, path: no-such-program}}\n",
+        "3: processes.bad.path: there is no 'no-such-program' in FOLDER nor on PATH",
+    ),
+    "missing file": raw(
+        f"{GOOD}- {{name: bad, path: ./no/such}}\n",
+        "3: processes.bad.path: there is no program FOLDER/no/such",
+    ),
+    "directory as executable": raw(
+        f"{GOOD}- {{name: bad, path: /etc}}\n",
+        "3: processes.bad.path: /etc is a folder, not a program",
+    ),
+    "not executable": raw(
+        f"{GOOD}- {{name: bad, path: ./m.yaml}}\n",
+        "3: processes.bad.path: FOLDER/m.yaml is not executable; `chmod +x` it",
+    ),
+    "wildcard without match": raw(
+        f"{GOOD}- {{name: bad, path: ./none-*}}\n",
+        "3: processes.bad.path: nothing matches 'none-*' in FOLDER; it must be exactly one",
+    ),
+    "wildcard with two matches": raw(
+        f"{GOOD}- {{name: bad, path: /bin/*sh}}\n", "3: processes.bad.path: …it must be exactly one"
+    ),
+    "wildcard over the disk": raw(
+        f"{GOOD}- {{name: bad, path: '/**/**/x*'}}\n",
+        "3: processes.bad.path: '/**/**/x*' leads to too many files; name more of its folders",
+    ),
+    "long path": raw(
+        f"{GOOD}- {{name: bad, path: {'x' * 5_000}}}\n",
+        "3: processes.bad.path: is longer than 4095 bytes; no path may be",
+    ),
+    "command and path": entry(
+        "command: ls",
+        "3: processes.bad: has both `command` and `path` or `args`; leave one of them out",
+    ),
+    "empty command": raw(
+        f"{GOOD}- {{name: bad, command: ''}}\n",
+        "3: processes.bad.command: string should have at least 1 character",
+    ),
+    "missing working directory": process(
+        "working_directory: gone", "working_directory: there is no such folder"
+    ),
+    # Numbers.
+    "negative time": process("timeout: -1", f"timeout: {FROM_ZERO}"),
+    "time that is no number": process("timeout: .nan", f"timeout: {FINITE}"),
+    "infinite time": process("ready_timeout_sec: .inf", f"ready_timeout_sec: {FINITE}"),
+    "stop without time": top(
+        "stop_within_sec: 0", "stop_within_sec: input should be greater than 0"
+    ),
+    "negative kill timeout": top("kill_timeout: -5", f"kill_timeout: {FROM_ZERO}"),
+    "endless number": entry(
+        f"timeout: {'9' * 200}",
+        "3: is a number of more than 100 characters; put it in quotes if it is text",
+    ),
+    "delay above its cap": process(
+        "restart: {delay_sec: 60}",
+        "restart: delay_sec is above max_delay_sec (30 unless set); raise that as well",
+    ),
+    "shrinking delays": process(
+        "restart: {factor: 0.5}", "restart.factor: input should be greater than or equal to 1"
+    ),
+    "unknown restart": process(
+        "restart: {when: sometimes}", "restart.when: input should be 'always', 'failure' or 'never'"
+    ),
+    "unknown shutdown strategy": process(
+        "shutdown_strategy: explode",
+        "shutdown_strategy: input should be 'restart', 'do_not_restart' or 'shutdown_everything'",
+    ),
+    "unknown signal": process(
+        "stop_signal: SIGTREM",
+        "stop_signal: there is no signal 'SIGTREM' here; SIGTERM, SIGINT and SIGQUIT are usual",
+    ),
+    "CPU that is not there": process(
+        "affinity: [0, 100000]", f"affinity.1: there is no CPU 100000 here, only 0 to {CPUS - 1}"
+    ),
+    "no CPU": process(
+        "processor_affinity: []", "processor_affinity: names no CPU; leave it out for all of them"
+    ),
+    "CPU by name": process(
+        "affinity: [one]",
+        "affinity.0: input should be a valid integer, unable to parse string as an integer",
+    ),
+    "no replica": process("replicas: 0", "replicas: input should be greater than or equal to 1"),
+    "too many replicas": process(
+        "replicas: 1001", "replicas: input should be less than or equal to 1000"
+    ),
+    "half a replica": process(
+        "replicas: 1.5",
+        "replicas: input should be a valid integer, got a number with a fractional part",
+    ),
+    "too many processes": raw(
+        f"{GOOD}- {{name: bad, path: sh, replicas: 1000}}\n",
+        "1: processes: there are more than 1000 processes, replicas counted, or too large ones",
+    ),
+    # Readiness.
+    "missing readiness parameter": process(
+        "ready_strategy: tcp", "ready_params.port: is missing; the tcp strategy needs it"
+    ),
+    "missing path of readiness": process(
+        "ready_strategy: file, ready_params: {}",
+        "ready_params.path: is missing; the file strategy needs it",
+    ),
+    "path of readiness that is none": process(
+        "ready_strategy: pipe, ready_params: {path: [x]}", "ready_params.path: must be a path"
+    ),
+    "port out of range": process(
+        "ready_strategy: tcp, ready_params: {port: 70000}",
+        "ready_params.port: must be a number from 1 to 65535",
+    ),
+    "parameters that are none": process(
+        "ready_strategy: tcp, ready_params: 5432",
+        "ready_params: input should be a valid dictionary",
+    ),
+    # Variables.
+    "missing variable": process(
+        'args: ["${NEVER_SET_ANYWHERE}"]',
+        f"args.0: {UNSET}",
+    ),
+    "malformed reference": process(
+        'args: ["${1}"]',
+        "args.0: '${1}' is neither ${NAME} nor ${NAME:-default}; write $${ where …",
+    ),
+    "variable behind replicas": entry(
+        "replicas: 3", f"4: processes.next.args.0: {UNSET}", rest=f"- {{name: next, {ARGS}}}\n"
+    ),
+    "missing env_file": top(
+        "env_file: gone.env", "env_file: FOLDER/gone.env: there is no such file"
+    ),
+    "malformed env_file": top(
+        "env_file: e", "env_file: FOLDER/e:2: is no line of the form NAME=value", e="A=1\n=2\n"
+    ),
+    "variables of variables": top(
+        "env_file: e",
+        "env_file: FOLDER/e:6: is larger than 1 MB with its variables put in",
+        e="A0=0123456789\n" + "".join(f"A{n}={f'${{A{n - 1}}}' * 10}\n" for n in range(1, 9)),
+    ),
+    # Users and limits.
+    "unknown user": process(
+        "user: nobodyy", "user: there is no user 'nobodyy'; did you mean 'nobody'?"
+    ),
+    "user that is none": process("user: [x]", "user: must be a name or a number"),
+    "unknown group": process(
+        "group: no-such-group-here", "group: there is no group 'no-such-group-here'"
+    ),
+    "nice out of range": process("nice: 20", "nice: input should be less than or equal to 19"),
+    "umask that is none": process("umask: rwx", 'umask: must be octal digits, such as "027"'),
+    "ambiguous umask": process(
+        "umask: 77", 'umask: 77 is ambiguous; write octal digits in quotes: "077" or "115"'
+    ),
+    "unknown limit": process(
+        "rlimits: {nofiles: 5}", "rlimits.nofiles: there is no such limit; did you mean 'nofile'?"
+    ),
+    "limits that are none": process(
+        "rlimits: {core: [1, 2, 3]}", "rlimits.core: a pair has two limits, [soft, hard]"
+    ),
+    "soft above hard": process(
+        "rlimits: {core: [2, 1]}", "rlimits.core: the soft limit 2 is above the hard one, 1"
+    ),
+    # Logs.
+    "two logs in one file": entry(
+        "log: {file: x.log}",
+        "4: processes.other.log.file: 'bad' writes to this file already; choose another",
+        rest="- {name: other, path: sh, log: {file: x.log}}\n",
+    ),
+    "log of replicas": process(
+        "replicas: 2, log: {file: x.log}",
+        "log.file: all replicas would write to this file; put ${REPLICA} into it",
+    ),
+    "log in a folder's place": process("log: {file: .}", "log.file: FOLDER is a folder"),
+    "log without a file": process("log: {keep: 3}", "log.file: is missing"),
+    "log without a size": process(
+        "log: {file: x.log, max_mb: 0}", "log.max_mb: input should be greater than 0"
+    ),
+    # Plugins.
+    "missing plugin folder": top("plugins: gone", "plugins: there is no such folder"),
+    "plugin that raises": plugins(
+        "raise OSError('so\\nwhat')",
+        "4: plugins: FOLDER/p.py cannot be imported: OSError: so\\nwhat",
+    ),
+    "plugin that is no Python": plugins(
+        "def broken(:",
+        "4: plugins: FOLDER/p.py cannot be imported: SyntaxError: invalid syntax (p.py, line 2)",
+    ),
+    "plugin that exits": plugins(
+        "raise SystemExit(0)", "4: plugins: FOLDER/p.py cannot be imported: SystemExit: 0"
+    ),
+    "plugin that wants more": plugins(
+        "class P(Plugin):\n    def __init__(self, x): ...",
+        "4: plugins: FOLDER/p.py has a plugin P that cannot be made: TypeError: …'x'",
+    ),
+    "plugin that fails to say": plugins(
+        "class P(Plugin):\n    def get_control_servers(self): return 1 / 0",
+        "4: plugins: …of the plugin P raised ZeroDivisionError: division by zero",
+    ),
+    "plugin that says nothing": plugins(
+        "class P(Plugin):\n    def get_stats_handlers(self): pass",
+        "4: plugins: get_stats_handlers of the plugin P returned no mapping but NoneType",
+    ),
+    "unknown hook": plugins(
+        HOOKS,
+        "3: processes.bad.lifecycle_hooks.0: …'anounce'; did you mean 'announce'?",
+        fields="lifecycle_hooks: [anounce]",
+    ),
+    "unknown strategy": plugins(
+        HOOKS,
+        "3: processes.bad.ready_strategy: no plugin provides 'answer'; did you mean 'answers'?",
+        fields="ready_strategy: answer",
+    ),
+    "unknown handler": plugins(
+        HOOKS,
+        "3: processes.bad.stat_handlers.0: no plugin provides 'exports'; did you mean 'export'?",
+        fields="stat_handlers: [exports]",
+    ),
+    "unknown control server": Bad(
+        f"{GOOD}plugins: .\ncontrol_server: telnot\n",
+        ("4: control_server: no plugin provides 'telnot'; did you mean 'telnet'?",),
+        others={"p.py": f"from runtime import Plugin\n{HOOKS}"},
+    ),
+    "no plugin at all": top("control_server: http", "control_server: no plugin provides 'http'"),
+}
+
+
+def place(folder: Path, bad: Bad) -> Path:
+    """Write the manifest, and what lies beside it, into *folder* and return its path."""
+    folder.mkdir()
+    for name, text in bad.others.items():
+        (folder / name).write_text(text)
+    path = folder / bad.name
+    if isinstance(bad.content, str):
+        path.write_text(bad.content)
+    elif isinstance(bad.content, bytes):
+        path.write_bytes(bad.content)
+    else:
+        bad.content(path)
+    return path
+
+
+def see(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+class Run(NamedTuple):
+    """How a run of *path* has ended, and what lay in its folder before and after."""
+
+    path: Path
+    status: int
+    out: str
+    err: str
+    before: list[Path]
+    after: list[Path]
+
+
+def run(path: Path) -> Run:
+    """Run *path* as a user does, with a run directory in its own folder, if there is one."""
+    before = see(path.parent)
+    ended = subprocess.run(
+        [sys.executable, "-m", "runtime", "run", path],
+        check=False,
+        cwd=path.parent,
+        env={**os.environ, "XDG_RUNTIME_DIR": str(path.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=LIMIT_SEC,
+    )
+    return Run(path, ended.returncode, ended.stdout, ended.stderr, before, see(path.parent))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Run]]:
+    """Every bad manifest has been run: side by side, for a start takes time."""
+    root = tmp_path_factory.mktemp("bad")
+    paths = [place(root / str(number), bad) for number, bad in enumerate(BAD.values())]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield dict(zip(BAD, pool.map(run, paths), strict=True))
+
+
+def lines_of(run: Run) -> list[str]:
+    return run.err.splitlines()
+
+
+def fits(line: str, expected: str) -> bool:
+    words = ".*".join(map(re.escape, expected.split("…")))
+    return re.fullmatch(words, line) is not None
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_it_is_told_with_its_place_and_starts_nothing(
+    runs: Mapping[str, Run],
+    name: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran, expected = runs[name], BAD[name].lines
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.after == ran.before
+    said = [line.removeprefix(f"{ran.path}:") for line in lines_of(ran)]
+    wanted = [line.replace("FOLDER", str(ran.path.parent)) for line in expected]
+    assert len(said) == len(wanted), said
+    assert all(map(fits, said, wanted)), said
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # as `check` leaves it
+    assert check([ran.path]) == 2
+    assert capfd.readouterr() == ("", ran.err)
+
+
+def test_a_good_one_starts_what_a_bad_one_must_not(tmp_path: Path) -> None:
+    ran = run(place(tmp_path / "good", Bad(GOOD.replace("}", ", restart: {when: never}}"), ())))
+    assert ran.status == 0
+    assert {path.name for path in ran.after} >= {"m.yaml", "started", "trio-runtime"}
+
+
+def test_there_are_many_kinds() -> None:
+    assert len(BAD) >= 60
+    held = [
+        bad for bad in BAD.values() if isinstance(bad.content, str) and "started" in bad.content
+    ]
+    assert len(held) >= 60
