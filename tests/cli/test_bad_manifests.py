@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -62,6 +62,12 @@ def raw(content: Content, *lines: str, name: str = "m.yaml") -> Bad:
 def plugins(code: str, *lines: str, fields: str = "") -> Bad:
     text = f"{GOOD}- {{name: bad, path: sh, {fields}}}\nplugins: .\n"
     return Bad(text, lines, others={"p.py": f"from runtime import Plugin\n{code}"})
+
+
+def services(fields: str, line: str) -> Bad:
+    """Return a manifest with *fields* of a service; the key path in *line* begins inside of it."""
+    text = f"{GOOD}services:\n- {{{fields}}}\n"
+    return Bad(text, (f"4: services.s.{line}",), others={"exits_at_once.py": "raise SystemExit(0)"})
 
 
 def nested(depth: int) -> str:
@@ -201,9 +207,11 @@ BAD: dict[str, Bad] = {
         name="m.toml",
     ),
     # Keys and types.
-    "no processes": raw("stop_within_sec: 5\n", "1: processes: is missing"),
+    "no processes": raw(
+        "stop_within_sec: 5\n", "1: processes: there is nothing to run; name processes, or services"
+    ),
     "empty processes": raw(
-        "processes: []\n", "1: processes: list should have at least 1 item after validation, not 0"
+        "processes: []\n", "1: processes: there is nothing to run; name processes, or services"
     ),
     "processes by name": raw(
         "processes:\n  healthy: {path: touch, args: [started]}\n",
@@ -463,6 +471,27 @@ BAD: dict[str, Bad] = {
     "log without a size": process(
         "log: {file: x.log, max_mb: 0}", "log.max_mb: input should be greater than 0"
     ),
+    # Services.
+    "service without a class": services("name: s", "class: is missing"),
+    "service of no class": services(
+        "name: s, class: 'runtime.service.plain:idel'",
+        "class: …has no 'idel'; did you mean 'idle'?",
+    ),
+    "service of no module": services(
+        "name: s, class: 'no.such:S'", "class: …ModuleNotFoundError: …"
+    ),
+    "service that exits": services(
+        "name: s, class: 'exits_at_once:S'",
+        "class: module 'exits_at_once' cannot be imported: SystemExit: 0",
+    ),
+    "service with an unknown key": services(
+        "name: s, class: 'runtime.service.plain:idle', tiemout: 1",
+        "tiemout: unknown key; did you mean 'timeout'?",
+    ),
+    "service of a process's name": raw(
+        f"{GOOD}services:\n- {{name: healthy, class: 'runtime.service.plain:idle'}}\n",
+        "4: services.healthy.name: there is already a process 'healthy'",
+    ),
     # Plugins.
     "missing plugin folder": top("plugins: gone", "plugins: there is no such folder"),
     "plugin that raises": plugins(
@@ -559,12 +588,13 @@ def run(path: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Run]]:
-    """Every bad manifest has been run: side by side, for a start takes time."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[Run]]]:
+    """Every bad manifest is being run, side by side, for a start takes time."""
     root = tmp_path_factory.mktemp("bad")
     paths = [place(root / str(number), bad) for number, bad in enumerate(BAD.values())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield dict(zip(BAD, pool.map(run, paths), strict=True))
+        yield {name: pool.submit(run, path) for name, path in zip(BAD, paths, strict=True)}
+        pool.shutdown(cancel_futures=True)
 
 
 def lines_of(run: Run) -> list[str]:
@@ -578,12 +608,12 @@ def fits(line: str, expected: str) -> bool:
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_is_told_with_its_place_and_starts_nothing(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, Future[Run]],
     name: str,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ran, expected = runs[name], BAD[name].lines
+    ran, expected = runs[name].result(), BAD[name].lines
     assert (ran.status, ran.out) == (2, "")
     assert ran.after == ran.before
     said = [line.removeprefix(f"{ran.path}:") for line in lines_of(ran)]
@@ -591,6 +621,7 @@ def test_it_is_told_with_its_place_and_starts_nothing(
     assert len(said) == len(wanted), said
     assert all(map(fits, said, wanted)), said
     monkeypatch.setattr("sys.dont_write_bytecode", True)  # as `check` leaves it
+    monkeypatch.setattr("sys.path", [*sys.path])  # a service's folder is added
     assert check([ran.path]) == 2
     assert capfd.readouterr() == ("", ran.err)
 

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from runtime._plugin_registry import check_plugins
-from runtime.manifest import OTHER_SPELLINGS, ManifestError, load_manifest
-from runtime.process import Process, ProcessManifest
+from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
+from runtime.process import Process
+from runtime.supervision.graph import start_order
 
 ROOT = Path(__file__).parents[2]
 MOST_PROCESSES = 1_000
@@ -34,7 +35,7 @@ PROPERTY = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
-Judge = Callable[..., "ProcessManifest | None"]
+Judge = Callable[..., Manifest | None]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Load a manifest that says this, and look at what is said of it; return it if it is fine."""
     monkeypatch.setenv("ODD", "a\nb: ${c}")
 
-    def judge_content(content: str | bytes, name: str = "m.yaml") -> ProcessManifest | None:
+    def judge_content(content: str | bytes, name: str = "m.yaml") -> Manifest | None:
         path = tmp_path / name
         data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
         path.write_bytes(data)
@@ -57,13 +58,14 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
         if manifest is None:
             assert 1 <= len(lines) <= MOST_LINES
             return None
-        assert 1 <= len(manifest.processes) <= MOST_PROCESSES
-        names = [process.name for process in manifest.processes]
-        assert len(set(names)) == len(names)
-        for place, process in enumerate(manifest.processes):
+        assert len(manifest.entries()) >= 1
+        assert len(manifest.processes) <= MOST_PROCESSES
+        needs = {entry.name: entry.requirements for entry in manifest.entries()}
+        assert len(needs) == len(manifest.entries())
+        start_order(needs)  # raises when one is unknown, or there is a circle
+        for process in manifest.processes:
             assert process.replicas is None
             assert process.path.is_absolute()
-            assert {need.name for need in process.requirements} <= set(names[:place])
         return manifest
 
     return judge_content
@@ -131,8 +133,15 @@ SMALL: Mapping[str, st.SearchStrategy[Any]] = {
         {}, optional={"port": numbers | odd_text, "path": odd_text | junk, "host": junk}
     ),
     "env_file": st.sampled_from(["m.yaml", "gone", ".", "/dev/null"]),
+    "class_path": st.sampled_from(
+        ["runtime.service.plain:idle", "no.such.module:x", "json:dumps", "json:nothing", "nobody"]
+    ),
     "plugins": st.sampled_from(["gone", "/dev/null", "m.yaml"]),  # what is imported is executed
 }
+
+
+#: Fields whose values are imported, and so executed: no odd ones are tried.
+IMPORTED = ("class_path", "plugins")
 
 
 def values(annotation: object) -> st.SearchStrategy[Any]:
@@ -161,9 +170,8 @@ def fields_of(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
         # What is meant is more likely than what is not, or nothing but the first error is tried.
         known[field.alias or name] = st.one_of(*[likely] * 4, odd_text, junk)
         known[OTHER_SPELLINGS.get(name, name)] = known[field.alias or name]
-    known.pop("plugins", None)
-    if "plugins" in model.model_fields:
-        known["plugins"] = SMALL["plugins"]
+        if name in IMPORTED:
+            known[field.alias or name] = SMALL[name]
     unknown = st.dictionaries(
         odd_text | st.text(string.ascii_letters, max_size=8), junk, max_size=1
     )
@@ -178,7 +186,7 @@ entries = st.tuples(good_process | st.just({}), fields_of(Process)).map(
     lambda both: {**both[0], **both[1]}
 )
 manifests = st.tuples(
-    fields_of(ProcessManifest),
+    fields_of(Manifest),
     st.one_of(*[st.lists(entries | good_process, max_size=4)] * 9, junk),
 ).map(lambda both: {**both[0], "processes": both[1]})
 
@@ -241,7 +249,7 @@ def test_a_manifest_that_is_fine_can_be_dumped_and_validated_again(
     loaded = judge(json.dumps({"processes": [entry]}), "m.json")
     if loaded is not None:
         dump = loaded.model_dump()
-        assert ProcessManifest.model_validate(dump).model_dump() == dump
+        assert Manifest.model_validate(dump).model_dump() == dump
 
 
 # --- anything else --------------------------------------------------------------------------------
