@@ -64,7 +64,7 @@ class Manifest(ProcessManifest):
         examples=["1.4.2"],
     )
 
-    def _steps(self) -> list[Callable[[], Self]]:
+    def _steps(self) -> Sequence[Callable[[], Self]]:
         for place, entry in enumerate(self.services):
             entry.note_place(place)
         return [self.validate_units, *super()._steps(), self.resolve_services]

@@ -13,7 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from trio.testing import MockClock
+
+# No test is to fail because the machine is busy with something else.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture

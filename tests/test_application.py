@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -487,3 +489,37 @@ async def test_a_pilot_alone_refuses_what_it_would_leave_out(make: Make, module:
     manifest = make({"name": "s", "class": f"{module}:plain"}, processes=[sleeper("p")])
     with pytest.raises(ValueError, match="has a service, too; run it as an Application"):
         ProcessPilot(manifest)
+
+
+MAIN_TASK = """
+import trio
+from runtime import Application
+
+async def works(*, task_status):
+    task_status.started()
+    print("works", flush=True)
+    try:
+        await trio.sleep_forever()
+    finally:
+        print("over", flush=True)
+
+app = Application()
+app.register_service(works)
+trio.run(app.start)
+"""
+
+
+def test_an_interrupt_in_the_main_task_stops_the_tree_in_order() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", MAIN_TASK],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "works\n"
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=60)
+    assert out == "over\n"
+    assert "KeyboardInterrupt" in err
+    assert program.returncode != 0

@@ -137,7 +137,7 @@ class ProcessManifest(BaseModel):
             raise_any(problems)
         return self
 
-    def _steps(self) -> list[Callable[[], Self]]:
+    def _steps(self) -> Sequence[Callable[[], Self]]:
         return [
             self.load_env_file,
             self.resolve_paths,
@@ -353,7 +353,7 @@ def _judge_edge(
     completing = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
     for needed in known[name] if edge.condition in completing else ():
         policy = needed.restart_policy
-        if policy.when is RestartWhen.ALWAYS and policy.max_restarts is None:
+        if policy.when == RestartWhen.ALWAYS and policy.max_restarts is None:
             remedy = (
                 "`shutdown_strategy: do_not_restart`"
                 if needed.kind == "process"

@@ -88,7 +88,7 @@ def judge_end(
     random: float,
 ) -> tuple[Verdict, RestartHistory]:
     """Say what follows an unasked end at *now*, after the unit had been ready for *ready_sec*."""
-    if policy.when is RestartWhen.NEVER or (policy.when is RestartWhen.FAILURE and not failed):
+    if policy.when == RestartWhen.NEVER or (policy.when == RestartWhen.FAILURE and not failed):
         return Finished(), history
     if ready_sec >= policy.forgive_after_sec:
         history = RestartHistory(counted=history.counted if policy.window_sec else ())

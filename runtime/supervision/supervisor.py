@@ -23,7 +23,7 @@ from ._tree import Tree
 from .budget import DEFAULT_STOP_SEC, Wait
 from .events import Chronicle, Journal, UnitEvent
 from .graph import Condition, Stage
-from .unit import Unit, UnitStatus, current_unit
+from .unit import Unit, UnitStatus, current_unit, cut_off_by
 
 _EVENTS_KEPT = 10_000
 
@@ -225,15 +225,24 @@ class Supervisor:
                 nursery.start_soon(self._report_started, task_status)
                 self._tree.start_up.check()
                 self._tree.consider_end()
-                if self._tree.stopping is None:
-                    # Keepers may come later: the nursery stays open until the tree is told to stop.
-                    nursery.start_soon(self._tree.stop_asked.wait)
+                # Keepers may come later: the nursery stays open until the tree is told to stop.
+                await self._wait_stop_asked()
         finally:
             self._nursery = None
             self._ended.set()
         if self._tree.broken_off:
             first, *more = self._tree.broken_off
             raise BaseExceptionGroup("units were cut off", [first, *more]) if more else first
+
+    async def _wait_stop_asked(self) -> None:
+        try:
+            await self._tree.stop_asked.wait()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again when all is down
+            # Ctrl-C in a program that has `run` as its main task: Trio raises it here.
+            self._tree.broken_off.append(error)
+            self._tree.ask_stop(cut_off_by(error), None, None)
 
     async def _report_started(self, task_status: trio.TaskStatus[None]) -> None:
         await self._tree.start_up.settled.wait()
