@@ -21,6 +21,7 @@ from runtime.process.popen import PopenView
 from runtime.process.unit import call_hooks, process_unit
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
+from runtime.supervision.unit import Unit
 
 
 class HasPid(Protocol):
@@ -72,7 +73,9 @@ class ProcessPilot(TreeBlock):
             check_interval_sec=ready_check_interval,
         )
         #: One for each process.
-        self.units = [process_unit(process, self._host) for process in manifest.processes]
+        self.units: list[Unit] = [
+            process_unit(process, self._host) for process in manifest.processes
+        ]
         super().__init__(
             supervisor
             or Supervisor(self.units, stop_within_sec=manifest.stop_within_sec, keep=keep)

@@ -52,6 +52,7 @@ class ProcessExitedError(ProcessError):
     name: str
     returncode: int
     uptime_sec: float
+    ready: bool
     obstacle: str
 
     def __init__(
@@ -85,6 +86,7 @@ class NotReadyError(ProcessError):
     name: str
     strategy: str
     within_sec: float
+    setting: str
     obstacle: str
 
     def __init__(

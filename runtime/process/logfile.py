@@ -44,7 +44,7 @@ class Trouble:
         self._told: set[str] = set()
         self._missing = 0
         #: When it is over, unless something happens before; infinite while there is none.
-        self.calm_at = inf
+        self.calm_at: float = inf
 
     def happen(self, what: str, now: float, *, missing: int = 0) -> str:
         """Return what is to be told of *what*, which has just happened; nothing if it was told."""

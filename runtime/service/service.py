@@ -366,9 +366,10 @@ class Hook:
     def __init__(
         self, verb: Verb, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self.verb, self.task_status = verb, task_status
-        self.succeeded = False
-        self.task = trio.lowlevel.current_task()
+        self.verb: Verb = verb
+        self.task_status: trio.TaskStatus[None] = task_status
+        self.succeeded: bool = False
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
         self._taken = False
 
     @property
