@@ -156,9 +156,10 @@ def _distinct(errors: Iterable[ErrorDetails], origins: Sequence[int]) -> list[Er
     """Return *errors* without those that one replica has in common with another."""
     found: dict[object, ErrorDetails] = {}
     for error in errors:
-        loc = error["loc"]
-        entry = origins[loc[1]] if origins and len(loc) > 1 and isinstance(loc[1], int) else None
-        found.setdefault((loc[:1], entry, loc[2:], error["msg"]), error)
+        kind, place, rest = error["loc"][:1], error["loc"][1:2], error["loc"][2:]
+        if kind == ("processes",) and place and isinstance(place[0], int) and origins:
+            place = (origins[place[0]],)
+        found.setdefault((kind, place, rest, error["msg"]), error)
     return list(found.values())
 
 

@@ -430,6 +430,21 @@ def test_names_and_circles_are_looked_for_across_the_kinds(tmp_path: Path, modul
     ]
 
 
+def test_problems_of_services_are_not_taken_for_those_of_processes(tmp_path: Path) -> None:
+    path = tmp_path / "m.yaml"
+    path.write_text("processes: [5]\nservices:\n- {}\n- {}\n- {name: s}\n")
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(path)
+    assert [line.removeprefix(f"{path}:") for line in caught.value.lines] == [
+        "1: processes.0: must be a mapping of keys to values",
+        "3: services.0.class: is missing",
+        "3: services.0.name: is missing",
+        "4: services.1.class: is missing",
+        "4: services.1.name: is missing",
+        "5: services.s.class: is missing",
+    ]
+
+
 def test_a_manifest_needs_something_to_run(make: Make) -> None:
     with pytest.raises(ValueError, match="there is nothing to run"):
         make()
