@@ -571,6 +571,12 @@ class Run(NamedTuple):
     after: list[Path]
 
 
+#: Not measured, for there are many of them, and `check` runs the same code in this process.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "COVERAGE_PROCESS_CONFIG"} | {
+    "PYTHONDONTWRITEBYTECODE": "1"
+}
+
+
 def run(path: Path) -> Run:
     """Run *path* as a user does, with a run directory in its own folder, if there is one."""
     before = see(path.parent)
@@ -578,7 +584,7 @@ def run(path: Path) -> Run:
         [sys.executable, "-m", "runtime", "run", path],
         check=False,
         cwd=path.parent,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(path.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=ENVIRONMENT | {"XDG_RUNTIME_DIR": str(path.parent)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
