@@ -102,10 +102,13 @@ class ServiceUnderTest(Generic[S_co]):
 
     async def _start(self) -> None:
         """Start the service; raise what it has failed with."""
+        failed: UnitFailedError | None = None
         try:
             await self._supervisor.start_unit(self._service.name)
-        except UnitFailedError as failure:
-            raise self.unit.error or failure from failure
+        except UnitFailedError as error:
+            failed = error
+        if failed is not None:  # out here, where the failure keeps the cause that it has
+            raise self.unit.error or failed
 
     async def _end(self) -> None:
         """Stop the service; raise what it has failed with, unless the test has reckoned with it."""

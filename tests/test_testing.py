@@ -189,6 +189,16 @@ async def test_a_block_that_is_cancelled_stops_the_service() -> None:
     assert trio.current_time() >= 61
 
 
+async def test_a_failing_start_is_raised_with_the_cause_that_it_has() -> None:
+    async def refuses(*, task_status: trio.TaskStatus[None]) -> None:
+        raise LookupError("no such host") from OSError("the network is down")
+
+    with pytest.raises(LookupError, match="no such host") as caught:
+        async with open_service(refuses):
+            pytest.fail("it has never been ready")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 async def test_a_stop_that_fails_is_raised_at_the_end() -> None:
     service = CounterService()
     service.stop_error = error = ValueError("cannot let go")

@@ -27,7 +27,7 @@ from runtime.service import Service, register_service_class
 class {name}Service(Service):
     version = {version}
     def create_manager(self):
-        raise NotImplementedError
+        raise AssertionError("nobody makes one")
 """
 
 
