@@ -16,9 +16,9 @@ from runtime._tree_block import TreeBlock
 from runtime.plugin import Plugin
 from runtime.process import Process, ProcessManifest, ProcessState, ProcessStatus
 from runtime.process.host import Host
-from runtime.process.models import ProcessHookType
+from runtime.process.models import ProcessHookType, call_hooks
 from runtime.process.popen import PopenView
-from runtime.process.unit import call_hooks, process_unit
+from runtime.process.unit import process_unit
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit

@@ -475,8 +475,8 @@ class Process(BaseModel):
                 self._ready_strategy, self, host.check_interval_sec, limiter=host.plugins
             )
         if self.ready_strategy is not None:
-            check = STRATEGIES[self.ready_strategy]
-            await check(self.ready_params, host, candidate or Candidate())
+            strategy = STRATEGIES[self.ready_strategy]
+            await strategy.wait(self.ready_params, host, candidate or Candidate())
         return True
 
     async def wait_until_ready(self) -> bool:
@@ -488,3 +488,11 @@ async def _built_in_strategy(process: Process, interval_sec: float) -> bool:
     return await wait_ready(
         process.check_ready(Host(check_interval_sec=interval_sec)), process.ready_timeout_sec
     )
+
+
+async def call_hooks(
+    process: Process, view: PopenView | None, hook_type: ProcessHookType, host: Host
+) -> None:
+    """Call the hooks that the process has for *hook_type*, one after the other."""
+    for hook in process.lifecycle_hook_functions[hook_type]:
+        await call_plugin(hook, process, view, limiter=host.plugins)

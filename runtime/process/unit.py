@@ -3,35 +3,18 @@
 from functools import partial
 from signal import Signals
 
-import trio
-
 from runtime import _procfs
 from runtime._procfs import Member
 from runtime.supervision.unit import Unit, UnitHandle
 
-from ._exceptions import (
-    NotReadyError,
-    ProcessError,
-    ProcessExitedError,
-    SurvivorsError,
-    exit_in_words,
-)
+from ._attendance import Attendance
+from ._exceptions import SurvivorsError
 from .child import Child, StopPlan, open_child
-from .hooks import call_plugin
 from .host import Host
 from .logfile import LogFile
-from .models import Process, ProcessHookType
+from .models import Process, call_hooks
 from .popen import PopenView
-from .readiness import Candidate
 from .spawn import Command
-
-
-async def call_hooks(
-    process: Process, view: PopenView | None, hook_type: ProcessHookType, host: Host
-) -> None:
-    """Call the hooks that the process has for *hook_type*, one after the other."""
-    for hook in process.lifecycle_hook_functions[hook_type]:
-        await call_plugin(hook, process, view, limiter=host.plugins)
 
 
 class _Run:
@@ -55,14 +38,13 @@ class _Run:
         await call_hooks(process, None, "pre_start", self._host)
         plan = StopPlan(signum=Signals[process.stop_signal], timeout=process.timeout)
         child: Child | None = None
-        failure: ProcessError | None = None
+        failure: Exception | None = None
         try:
             async with open_child(
                 self._command(), self._host, process.output, plan, task_status, log=self._log
             ) as child:
                 process.note_spawned(child.pid)
-                await call_hooks(process, PopenView(child), "post_start", self._host)
-                failure = await self._attend(child, task_status)
+                failure = await Attendance(process, self._host, child, task_status).run()
         except SurvivorsError as error:
             self._remember(error)
             raise
@@ -75,52 +57,6 @@ class _Run:
         if failure is not None:
             raise failure
 
-    async def _attend(self, child: Child, unit: UnitHandle) -> ProcessError | None:
-        """Wait for readiness and for the end; return what was wrong about that."""
-        started = trio.current_time()
-        if self._process.ready_strategy is None:
-            unit.started()
-            return self._judge(await child.wait_exit(), unit, started, ready=True)
-        candidate = Candidate(child.family)
-        ready = False
-        failure: ProcessError | None = None
-
-        async def watch_readiness() -> None:
-            nonlocal ready, failure
-            with trio.move_on_after(self._process.ready_timeout_sec):
-                ready = await self._process.check_ready(self._host, candidate)
-            if ready:
-                unit.started()
-            else:
-                failure = self._not_ready(candidate.obstacle)
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch_readiness)
-            returncode = await child.wait_exit()
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            unit.ending(str(failure))
-            return failure
-        obstacle = "" if ready else candidate.obstacle
-        return self._judge(returncode, unit, started, ready=ready, obstacle=obstacle)
-
-    def _judge(
-        self,
-        returncode: int,
-        unit: UnitHandle,
-        started: float,
-        *,
-        ready: bool,
-        obstacle: str = "",
-    ) -> ProcessError | None:
-        unit.ending(exit_in_words(returncode))
-        if returncode == 0 and ready:
-            return None
-        uptime = trio.current_time() - started
-        name = self._process.name
-        return ProcessExitedError(name, returncode, uptime, ready=ready, obstacle=obstacle)
-
     def _command(self) -> Command:
         process = self._process
         return Command(
@@ -131,11 +67,6 @@ class _Run:
             affinity=process.affinity,
             privileges=process.privileges,
         )
-
-    def _not_ready(self, obstacle: str) -> NotReadyError:
-        process = self._process
-        strategy, within_sec = process.ready_strategy or "plugin's", process.ready_timeout_sec
-        return NotReadyError(process.name, strategy, within_sec, "ready_timeout_sec", obstacle)
 
     def _remember(self, error: SurvivorsError) -> None:
         stats = (_procfs.read_stat(pid) for pid in error.pids)

@@ -15,10 +15,10 @@ import trio
 
 from runtime import _procfs
 from runtime.process import ProcessExitedError
-from runtime.process._listeners import PortOwner
 from runtime.process.family import Family
 from runtime.process.host import Host
 from runtime.process.readiness import Candidate
+from runtime.process.readiness._listeners import PortOwner
 from runtime.supervision.graph import Stage
 
 #: Listens once it can, in itself or in a child of a session of its own.

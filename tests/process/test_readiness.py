@@ -18,10 +18,7 @@ from runtime.process.readiness import (
     REQUIRED_PARAMS,
     STRATEGIES,
     Candidate,
-    wait_file,
-    wait_pipe,
     wait_ready,
-    wait_tcp,
 )
 from runtime.supervision.graph import Stage
 
@@ -100,7 +97,7 @@ async def test_a_port_that_is_opened_late_is_found_in_either_family(
     port = make_port(family, address)
     params = {"port": port.number, **({"host": address} if named else {})}
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, wait_tcp, **params)
+        check = Check(nursery, STRATEGIES["tcp"].wait, **params)
         with trio.move_on_after(0.1):
             await check.passed.wait()
         assert not check.passed.is_set()
@@ -112,13 +109,13 @@ async def test_a_port_that_is_opened_late_is_found_in_either_family(
 async def test_a_port_may_be_given_as_text(make_port: Callable[..., Port]) -> None:
     port = make_port(socket.AF_INET, "127.0.0.1")
     port.open()
-    await wait_tcp({"port": str(port.number)}, HOST, Candidate())
+    await STRATEGIES["tcp"].wait({"port": str(port.number)}, HOST, Candidate())
 
 
 @pytest.mark.usefixtures("fds_kept")
 async def test_a_host_without_an_address_is_not_ready() -> None:
     with trio.move_on_after(0.05) as patience:
-        await wait_tcp({"port": 1, "host": "999.999.999.999"}, HOST, Candidate())
+        await STRATEGIES["tcp"].wait({"port": 1, "host": "999.999.999.999"}, HOST, Candidate())
     assert patience.cancelled_caught
 
 
@@ -127,7 +124,7 @@ async def test_a_host_without_an_address_is_not_ready() -> None:
 
 async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, wait_file, path=str(tmp_path / "ready"))
+        check = Check(nursery, STRATEGIES["file"].wait, path=str(tmp_path / "ready"))
         with trio.move_on_after(0.1):
             await check.passed.wait()
         assert not check.passed.is_set()
@@ -137,7 +134,9 @@ async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
-    await wait_file({"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000), Candidate())
+    await STRATEGIES["file"].wait(
+        {"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000), Candidate()
+    )
 
 
 # --- pipe -----------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
 async def test_the_word_in_a_pipe_is_read_and_the_pipe_removed(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, wait_pipe, path=str(path))
+        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
         await trio.testing.wait_all_tasks_blocked()
         os.mkfifo(path)
         for word in (b"not yet, rea", b"d", b"y\n"):
@@ -174,7 +173,7 @@ async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
 
     monkeypatch.setattr(os, "read", read_too_late)
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, wait_pipe, path=str(path))
+        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
         for _ in range(2):
             await trio.to_thread.run_sync(path.write_bytes, b"ready")
             with trio.move_on_after(0.1):
@@ -186,7 +185,7 @@ async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
 async def test_a_plain_file_in_the_place_of_the_pipe_is_taken_as_well(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, wait_pipe, path=str(path))
+        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
         path.write_text("so far so good, ")
         with trio.move_on_after(0.05):
             await check.passed.wait()
@@ -246,7 +245,7 @@ async def test_a_check_that_is_cancelled_leaves_nothing_open(
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             params = {"port": port.number, "path": str(path)}
-            nursery.start_soon(STRATEGIES[strategy], params, HOST, Candidate())
+            nursery.start_soon(STRATEGIES[strategy].wait, params, HOST, Candidate())
             for _ in range(ticks):
                 await trio.testing.wait_all_tasks_blocked(0.0005)
             scope.cancel()

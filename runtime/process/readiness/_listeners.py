@@ -4,9 +4,8 @@ import trio
 
 from runtime import _procfs
 from runtime._procfs import Stat
-
-from .family import Family
-from .host import Host
+from runtime.process.family import Family
+from runtime.process.host import Host
 
 
 class PortOwner:
