@@ -4,6 +4,7 @@ Every session has a virtual environment of its own, filled from the dependency g
 pyproject.toml, so a fresh clone needs Python 3.11, pip, and nothing else.
 """
 
+import os
 from pathlib import Path
 
 import nox
@@ -26,10 +27,15 @@ def install_group(session: nox.Session, group: str, *, project: bool = True) -> 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests under coverage, child processes included; arguments after -- go to pytest."""
+    """Run the tests side by side, with coverage, children included; what follows -- is pytest's."""
     install_group(session, "test")
+    # Where the environment forbids it, every child would compile all of ours anew.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    # Tests wait for their children as often as they work: two for each core, up to a few.
+    workers = str(min(2 * (os.cpu_count() or 1), 8))
+    side_by_side = ("--numprocesses", workers, "--dist", "loadgroup")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *side_by_side, *session.posargs, env=env)
     session.run("coverage", "combine", "--quiet")
     # A part of the tests covers a part of the code: there the report is for information.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))

@@ -10,6 +10,11 @@ that have one inside use real time, under ``trio.fail_after``.
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
+import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +24,32 @@ from trio.testing import MockClock
 # No test is to fail because the machine is busy with something else.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+#: Below those that the kernel gives to clients and to listeners on port 0, and those of a stack.
+FIRST_PORT, PORTS_PER_WORKER = 10_000, 50
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Return ports with which nobody listens, and which nobody else is given meanwhile.
+
+    The kernel may give a port that was free a moment ago to another test, of another worker.
+    """
+    worker = re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", ""))
+    first = FIRST_PORT + PORTS_PER_WORKER * int(worker or 0)
+    ports = itertools.cycle(range(first, first + PORTS_PER_WORKER))
+
+    def find() -> int:
+        for port in itertools.islice(ports, PORTS_PER_WORKER):
+            try:
+                with socket.create_server(("127.0.0.1", port)):
+                    return port
+            except OSError:
+                continue
+        raise AssertionError("everything is taken")
+
+    return find
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,27 +63,24 @@ def program(page: str) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def write_files(page: str, folder: Path) -> None:
+def write_files(page: str, folder: Path, free_port: Callable[[], int]) -> None:
     """Write what the page shows of files, with each port of theirs made one that is free."""
     ports: dict[str, str] = {}
     for name, text in UNSHOWN.get(page, {}).items():
         (folder / name).write_text(text)
     for block in blocks(page):
         for port in re.findall(r"\b87\d\d\b", block.text) if block.file else ():
-            ports.setdefault(port, free_port())
+            ports.setdefault(port, str(free_port()))
         if block.file:
             text = re.sub(r"\b87\d\d\b", lambda found: ports[found[0]], block.text)
             (folder / block.file).write_text(text)
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
 @pytest.mark.parametrize("page", sorted(page for page in PAGES if program(page)))
-def test_the_programs_of_a_page_run_one_after_the_other(page: str, tmp_path: Path) -> None:
-    write_files(page, tmp_path)
+def test_the_programs_of_a_page_run_one_after_the_other(
+    page: str, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    write_files(page, tmp_path, free_port)
     text = program(page)
     (tmp_path / "page.py").write_text(text)
     is_tests = "\nasync def test_" in text

@@ -19,12 +19,6 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 #: Long enough for any machine: who comes to its end has found a fault.
 LIMIT_SEC = 60
 
@@ -81,7 +75,7 @@ class Example:
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Callable[..., Example]:
+def example(tmp_path: Path, free_port: Callable[[], int]) -> Callable[..., Example]:
     """Copy a folder of examples; each of the ports gives way to one that is free."""
     return lambda name, *ports: Example(name, tmp_path, {port: free_port() for port in ports})
 
@@ -147,7 +141,9 @@ def test_a_library_written_on_anyio_works_in_a_service(example: Callable[..., Ex
     assert '"GET / HTTP/1.1" 200' in text
 
 
-def test_a_tcp_server_as_a_service_lets_its_clients_finish(example: Callable[..., Example]) -> None:
+def test_a_tcp_server_as_a_service_lets_its_clients_finish(
+    example: Callable[..., Example], free_port: Callable[[], int]
+) -> None:
     services, port = example("services"), free_port()
     with services.run("echo.py", str(port)):
         services.read_until("echo is running")

@@ -57,7 +57,8 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(module, name) for module, names in PUBLIC.items() for name in names]
+    ("module", "name"),
+    [(module, name) for module, names in PUBLIC.items() for name in sorted(names)],
 )
 def test_every_public_name_can_be_had(module: str, name: str) -> None:
     assert getattr(import_module(module), name) is not None

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -31,6 +31,32 @@ BARE_PYTHON = (sys.executable, "-S", "-E", "-c")
 
 #: Becomes what its arguments say, as the leader of its terminal's session and foreground group.
 LEAD_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+
+#: Runs a command for each line that it reads, and says how it ended.
+SERVE_COMMANDS = """
+import json, os, sys
+import runtime.__main__
+from runtime import _late
+for name in ("run", "check"):
+    _late.command(name)
+
+def run(arguments, folder, streams):
+    os.chdir(folder)
+    for fd, path in enumerate([os.devnull, *streams]):
+        opened = os.open(path, os.O_RDWR | os.O_APPEND)
+        os.dup2(opened, fd)
+        os.close(opened)
+    os.environ["XDG_RUNTIME_DIR"] = sys.path[0] = folder
+    sys.argv = [runtime.__main__.__file__, *arguments]
+    runtime.__main__.main()
+
+for line in iter(sys.stdin.buffer.readline, b""):
+    pid = os.fork()
+    if pid == 0:
+        run(*json.loads(line))  # ends this process, or raises what does
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -363,6 +389,57 @@ class Ask:
 def ask(tmp_path: Path) -> Ask:
     """Commands that run nothing, called in a folder of the test's own."""
     return Ask(tmp_path)
+
+
+class Loaded:
+    """The command line in a process of its own for each call, without what loading it takes.
+
+    One process has loaded all that the commands need, and is forked for each of them. What it runs
+    is the program as `python -m runtime` does, on arguments, folder and streams of its own.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", SERVE_COMMANDS],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __call__(self, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with TemporaryFile() as out, TemporaryFile() as err:
+            streams = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
+            argv = [*map(str, arguments)]
+            self._process.stdin.write(json.dumps([argv, str(cwd), streams]).encode() + b"\n")
+            self._process.stdin.flush()
+            wait_readable(self._process.stdout.fileno())
+            status = int(self._process.stdout.readline())
+            said = [os.pread(file.fileno(), 1 << 24, 0).decode() for file in (out, err)]
+        return subprocess.CompletedProcess(argv, status, *said)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+OpenLoaded = Callable[[Mapping[str, str]], AbstractContextManager[Loaded]]
+
+
+@pytest.fixture(scope="module")
+def open_loaded() -> OpenLoaded:
+    """Have the command line loaded for the length of a block, in this environment."""
+
+    @contextmanager
+    def open_in(environment: Mapping[str, str]) -> Generator[Loaded]:
+        loaded = Loaded(environment)
+        try:
+            yield loaded
+        finally:
+            loaded.close()
+
+    return open_in
 
 
 OpenSite = Callable[..., AbstractContextManager[Site]]

@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pytest
 
 from runtime.cli._check import check
 
-LIMIT_SEC = 60.0
+if TYPE_CHECKING:
+    from tests.cli.conftest import Ask, Loaded, OpenLoaded
+
 CPUS = os.cpu_count() or 1
 
 HEALTHY = "- {name: healthy, path: touch, args: [started]}\n"
@@ -571,36 +571,22 @@ class Run(NamedTuple):
     after: list[Path]
 
 
-#: Not measured, for there are many of them, and `check` runs the same code in this process.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "COVERAGE_PROCESS_CONFIG"} | {
-    "PYTHONDONTWRITEBYTECODE": "1"
-}
+@pytest.fixture(scope="module")
+def loaded(open_loaded: OpenLoaded) -> Iterator[Loaded]:
+    """The command line, which loads all that a manifest needs once, and not for each of them.
+
+    Not measured, for there are many of them, and `check` runs the same code in this process.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "COVERAGE_PROCESS_CONFIG"}
+    with open_loaded(environment | {"PYTHONDONTWRITEBYTECODE": "1"}) as made:
+        yield made
 
 
-def run(path: Path) -> Run:
+def run(loaded: Loaded, path: Path) -> Run:
     """Run *path* as a user does, with a run directory in its own folder, if there is one."""
     before = see(path.parent)
-    ended = subprocess.run(
-        [sys.executable, "-m", "runtime", "run", path],
-        check=False,
-        cwd=path.parent,
-        env=ENVIRONMENT | {"XDG_RUNTIME_DIR": str(path.parent)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=LIMIT_SEC,
-    )
+    ended = loaded("run", path, cwd=path.parent)
     return Run(path, ended.returncode, ended.stdout, ended.stderr, before, see(path.parent))
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[Run]]]:
-    """Every bad manifest is being run, side by side, for a start takes time."""
-    root = tmp_path_factory.mktemp("bad")
-    paths = [place(root / str(number), bad) for number, bad in enumerate(BAD.values())]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(run, path) for name, path in zip(BAD, paths, strict=True)}
-        pool.shutdown(cancel_futures=True)
 
 
 def lines_of(run: Run) -> list[str]:
@@ -614,12 +600,13 @@ def fits(line: str, expected: str) -> bool:
 
 @pytest.mark.parametrize("name", BAD)
 def test_it_is_told_with_its_place_and_starts_nothing(
-    runs: Mapping[str, Future[Run]],
+    loaded: Loaded,
     name: str,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ran, expected = runs[name].result(), BAD[name].lines
+    ran, expected = run(loaded, place(tmp_path / "bad", BAD[name])), BAD[name].lines
     assert (ran.status, ran.out) == (2, "")
     assert ran.after == ran.before
     said = [line.removeprefix(f"{ran.path}:") for line in lines_of(ran)]
@@ -632,10 +619,24 @@ def test_it_is_told_with_its_place_and_starts_nothing(
     assert capfd.readouterr() == ("", ran.err)
 
 
-def test_a_good_one_starts_what_a_bad_one_must_not(tmp_path: Path) -> None:
-    ran = run(place(tmp_path / "good", Bad(GOOD.replace("}", ", restart: {when: never}}"), ())))
+def test_a_good_one_starts_what_a_bad_one_must_not(loaded: Loaded, tmp_path: Path) -> None:
+    ran = run(
+        loaded, place(tmp_path / "good", Bad(GOOD.replace("}", ", restart: {when: never}}"), ()))
+    )
     assert ran.status == 0
     assert {path.name for path in ran.after} >= {"m.yaml", "started", "trio-runtime"}
+
+
+@pytest.mark.parametrize("name", ["unknown key", "plugin that raises"])
+def test_a_program_that_loads_everything_itself_says_the_same(
+    loaded: Loaded, ask: Ask, name: str, tmp_path: Path
+) -> None:
+    path = place(tmp_path / "bad", BAD[name])
+    ask.folder = path.parent
+    fresh = ask("run", path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    again = loaded("run", path, cwd=path.parent)
+    assert fresh.returncode == 2
+    assert (fresh.stdout, fresh.stderr) == (again.stdout, again.stderr)
 
 
 def test_there_are_many_kinds() -> None:

@@ -99,7 +99,10 @@ ENDS = {
 }
 
 
-@pytest.fixture(scope="module", params=ENDS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(end, marks=pytest.mark.xdist_group(end)) for end in ENDS],
+)
 def outcome(request: pytest.FixtureRequest, open_new_site: OpenSite) -> Iterator[Outcome]:
     """What there is after a tree with a process of every kind has come to an end."""
     end = ENDS[request.param]

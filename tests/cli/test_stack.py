@@ -35,9 +35,13 @@ SERVERS = {
 }
 MISSING = [name for name, path in SERVERS.items() if not path.exists()]
 
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"not installed: {', '.join(MISSING)}; .ci/programs does that, as root"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"not installed: {', '.join(MISSING)}; .ci/programs does that, as root",
+    ),
+    pytest.mark.xdist_group("stack"),  # one stack, for all of them
+]
 
 #: PostgreSQL refuses to run as root; its package makes this user.
 USER = "postgres" if os.geteuid() == 0 else ""

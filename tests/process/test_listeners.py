@@ -117,10 +117,10 @@ async def test_it_is_ready_once_the_stranger_has_left_and_it_listens_itself(
         await pilot.stop()
 
 
-async def test_a_listener_that_a_descendant_has_counts(make_pilot: Any, py: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = port_of(probe)
+async def test_a_listener_that_a_descendant_has_counts(
+    make_pilot: Any, py: Any, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
     definition = py(LISTENS, port, "child", ready_timeout_sec=600, **by_tcp(port))
     async with make_pilot(definition) as pilot:
         assert pilot.supervisor.status("p").ready
@@ -143,12 +143,10 @@ async def test_whoever_listens_on_another_host_counts(
 
 
 async def test_one_that_has_started_later_may_listen_for_the_process(
-    make_pilot: Any, sh: Any
+    make_pilot: Any, sh: Any, free_port: Callable[[], int]
 ) -> None:
     """As the proxy does that publishes a container's port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = port_of(probe)
+    port = free_port()
     pilot = make_pilot(sh("exec sleep 60", ready_timeout_sec=600, **by_tcp(port)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pilot.start)

@@ -160,7 +160,8 @@ def test_a_method_takes_what_it_takes_there(owner: type, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(owner, name) for owner, names in PROPERTIES.items() for name in names]
+    ("owner", "name"),
+    [(owner, name) for owner, names in PROPERTIES.items() for name in sorted(names)],
 )
 def test_a_property_is_one_here_too(owner: type, name: str) -> None:
     assert isinstance(inspect.getattr_static(owner, name), property)

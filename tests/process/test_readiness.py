@@ -326,10 +326,10 @@ async def test_a_process_can_be_stopped_while_its_readiness_is_checked(
         await pilot.stop()
 
 
-async def test_a_port_that_opens_late_makes_the_process_ready(make_pilot: Any, py: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+async def test_a_port_that_opens_late_makes_the_process_ready(
+    make_pilot: Any, py: Any, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
     code = """
 import socket, sys, time
 time.sleep(0.1)
