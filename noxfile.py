@@ -34,6 +34,9 @@ def tests(session: nox.Session) -> None:
     # Tests wait for their children as often as they work: two for each core, up to a few.
     workers = str(min(2 * (os.cpu_count() or 1), 8))
     side_by_side = ("--numprocesses", workers, "--dist", "loadgroup")
+    # Hypothesis makes a table of all characters where it has none: once, not in a test of each.
+    make_table = "from hypothesis import strategies; strategies.text().validate()"
+    session.run("python", "-c", make_table)
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *side_by_side, *session.posargs, env=env)
     session.run("coverage", "combine", "--quiet")
