@@ -36,11 +36,13 @@ class Program:
 
     def __init__(self, code: str, *arguments: object, wrapper: str = "", **options: Any) -> None:
         command = [sys.executable, "-c", code, *map(str, arguments)]
+        # Unbuffered, a line would be two writes, and another's words might come between them.
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         self.process = subprocess.Popen(
             [*wrapper.split(), *command],
             cwd=ROOT,
             bufsize=0,
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options},
+            **{"env": env, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options},
         )
         self.pid = self.process.pid
         self._unread = b""
