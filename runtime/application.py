@@ -94,6 +94,7 @@ class Application(TreeBlock):
 
     def _make_services(self, config: Manifest) -> list[Unit]:
         units: list[Unit] = []
+        companions = config.companions()
         for entry in config.services:
             service = entry.make()
             self._services[service.name] = service
@@ -103,6 +104,7 @@ class Application(TreeBlock):
                     requirements=entry.requirements,
                     restart=entry.restart_policy,
                     restart_dependents=entry.restart_dependents,
+                    restarts_also=companions.get(service.name, ()),
                     timeout=entry.timeout,
                     autostart=entry.autostart and service.is_enabled,
                 )

@@ -199,6 +199,8 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
 
 def _whole(location: Location) -> Location:
     """Return the place of what is of no use when the value at *location* is of none."""
+    if location[:1] == ("groups",):
+        return location[:2]
     if location[:1] in _ENTRIES:
         by_entry = location[2:3] in (("dependencies",), ("env",), ("rlimits",))
         return location[:4] if by_entry else location[:3]

@@ -73,8 +73,10 @@ class ProcessPilot(TreeBlock):
             check_interval_sec=ready_check_interval,
         )
         #: One for each process.
+        companions = manifest.companions()
         self.units: list[Unit] = [
-            process_unit(process, self._host) for process in manifest.processes
+            process_unit(process, self._host, restarts_also=companions.get(process.name, ()))
+            for process in manifest.processes
         ]
         super().__init__(
             supervisor
@@ -160,9 +162,9 @@ class ProcessPilot(TreeBlock):
     async def start_process(self, name: str) -> None:
         """Start a process, and what it needs, and return when it is ready.
 
-        The name of an entry with replicas stands for all of them, here and below. Raises
-        `UnknownUnitError`, a `ValueError`, for an unknown name, and `UnitFailedError` when it has
-        ended for good instead; several failures are a group.
+        The name of an entry with replicas stands for all of them, and that of a group for all its
+        members, here and below. Raises `UnknownUnitError`, a `ValueError`, for an unknown name, and
+        `UnitFailedError` when it has ended for good instead; several failures are a group.
         """
         await self._for_all(self._unit_names([name]), self.supervisor.start_unit)
 
@@ -182,7 +184,7 @@ class ProcessPilot(TreeBlock):
         """Return the names of the units behind *names*, each once."""
         found: dict[str, None] = {}
         for name in names:
-            members = [process.name for process in self.manifest.members(name)]
+            members = self.manifest.unit_names(name)
             if not members and name not in self.supervisor.names:
                 raise UnknownUnitError(name, self.supervisor.names)
             found.update(dict.fromkeys(members or [name]))

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from runtime._documents import read_document
+from runtime._groups import GroupSpec, companions, find_group_problems, units_by_name
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
 from runtime._specs import Entry, Seconds, SecondsAboveZero
@@ -86,6 +87,11 @@ class ProcessManifest(BaseModel):
         description="Folder of Python files that define plugins; unset: none.",
         examples=["plugins"],
     )
+    groups: list[GroupSpec] = Field(
+        default=[],
+        description="Units that are restarted together; unset: none.",
+        examples=[[{"name": "web", "strategy": "one_for_all", "members": ["api", "worker"]}]],
+    )
     schema_address: str | None = Field(
         default=None,
         alias="$schema",
@@ -143,6 +149,7 @@ class ProcessManifest(BaseModel):
             self.resolve_paths,
             self.resolve_dependencies,
             self.order_dependencies,
+            self.validate_groups,
             self.validate_ready_config,
             self.validate_cpu_affinity,
             self.validate_privileges,
@@ -157,6 +164,16 @@ class ProcessManifest(BaseModel):
     def members(self, name: str) -> list[Process]:
         """Return the process of this name, or all replicas of the entry of this name."""
         return [p for p in self.processes if name in (p.name, p.replica_of)]
+
+    def unit_names(self, name: str) -> list[str]:
+        """Return the units that *name* stands for: one, all replicas of an entry, or a group."""
+        units = units_by_name(self.entries())
+        members = (group.members for group in self.groups if group.name == name)
+        return [unit for member in next(members, [name]) for unit in units.get(member, ())]
+
+    def companions(self) -> Mapping[str, tuple[str, ...]]:
+        """Return for each unit that is in a group those that are restarted with it."""
+        return companions(self.groups, self.entries())
 
     def load_env_file(self) -> Self:
         """Hand the variables of the ``env_file`` to every process."""
@@ -232,6 +249,11 @@ class ProcessManifest(BaseModel):
 
     def _apply_order(self, order: Mapping[str, int]) -> None:
         self.processes.sort(key=lambda process: order[process.name])
+
+    def validate_groups(self) -> Self:
+        """Check that groups have names of their own, and that each member is a unit in one."""
+        raise_any(list(find_group_problems(self.groups, self.entries())))
+        return self
 
     def validate_ready_config(self) -> Self:
         """Check that every built-in readiness strategy has the parameters that it needs."""

@@ -179,6 +179,10 @@ class Process(BaseModel):
     restart_dependents: bool = Field(
         default=False, description="Whether its restarts restart what depends on it."
     )
+    autostart: bool = Field(
+        default=True,
+        description="Whether it starts with the tree; otherwise when it is asked to, or needed.",
+    )
     stop_signal: SignalName = Field(
         default="SIGTERM",
         description="The signal that asks the process and all that descends from it to stop.",

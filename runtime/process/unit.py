@@ -81,8 +81,8 @@ class _Run:
         self._survivors = []
 
 
-def process_unit(process: Process, host: Host) -> Unit:
-    """Return the unit that runs *process* on *host*."""
+def process_unit(process: Process, host: Host, *, restarts_also: tuple[str, ...] = ()) -> Unit:
+    """Return the unit that runs *process* on *host*; *restarts_also* is that of a `Unit`."""
     if host.echo is not None:
         process.output.echo = partial(host.echo, process.name)
     return Unit(
@@ -94,4 +94,6 @@ def process_unit(process: Process, host: Host) -> Unit:
         restart=process.restart_policy,
         ends_tree=process.shutdown_strategy == "shutdown_everything",
         restart_dependents=process.restart_dependents,
+        restarts_also=restarts_also,
+        autostart=process.autostart,
     )

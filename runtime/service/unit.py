@@ -178,6 +178,7 @@ def service_unit(
     requirements: Iterable[Requirement] = (),
     restart: RestartPolicy = _NOT_RESTARTED,
     restart_dependents: bool = False,
+    restarts_also: tuple[str, ...] = (),
     timeout: float | None = DEFAULT_TIMEOUT_SEC,
     autostart: bool = False,
 ) -> Unit:
@@ -214,5 +215,6 @@ def service_unit(
         admit=admit,
         restart=restart,
         restart_dependents=restart_dependents,
+        restarts_also=restarts_also,
         autostart=autostart,
     )

@@ -13,6 +13,7 @@ from .graph import Stage as Stage
 from .lifecycle import Lifecycle as Lifecycle
 from .lifecycle import Stages as Stages
 from .lifecycle import TransitionTable as TransitionTable
+from .restart import GroupStrategy as GroupStrategy
 from .restart import RestartPolicy as RestartPolicy
 from .restart import RestartWhen as RestartWhen
 from .supervisor import Supervisor as Supervisor

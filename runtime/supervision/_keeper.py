@@ -72,17 +72,18 @@ class Keeper:
     async def _requirements_hold(self) -> bool:
         """Wait for what the unit needs; False when that was interrupted or can no longer be had."""
         slot, tree = self._slot, self._tree
+        told = ""
         while slot.wanted and slot.over is None:
             unmet = [r for r in slot.unit.requirements if tree.judge(r) is not Answer.MET]
             for met in set(slot.blocked_by).difference(unmet):
                 slot.cause = tree.slots[met.name].last
-            if unmet != list(slot.blocked_by):
-                slot.blocked_by = tuple(unmet)
-                if unmet:
-                    words = " and ".join(f"{r.name} to be {r.condition.value}" for r in unmet)
-                    tree.explain(slot, f"waiting for {words}".replace("_", " "))
-            if not unmet:
+            slot.blocked_by = tuple(unmet)
+            obstacles = " and ".join(slot.obstacles())
+            if not obstacles:
                 return True
+            if obstacles != told:
+                told = obstacles
+                tree.explain(slot, f"waiting for {obstacles}")
             for requirement in unmet:
                 if tree.judge(requirement) is Answer.NEVER:
                     self._hold_back(requirement)
@@ -157,6 +158,7 @@ class Keeper:
             return False
         slot.generation += 1
         slot.live, slot.stop_due, slot.stop_sent, slot.again = True, False, False, None
+        slot.down_first = {}
         slot.error, slot.ready, slot.ended, slot.next_restart_at = None, None, None, None
         slot.started, slot.started_at = trio.current_time(), datetime.now(UTC)
         slot.cause = number
@@ -245,8 +247,7 @@ class Keeper:
         number = self._close_cycle(last, words, self._decide(error))
         reason = slot.reason
         slot.cause = number if slot.again is None else slot.again
-        if slot.unit.restart_dependents:
-            tree.send_due_stops(tree.restart_dependents(slot, number))
+        tree.send_due_stops(tree.restart_companions(slot, number))
         if slot.unit.ends_tree and slot.over is not None and tree.stopping is None:
             tree.ended_by = slot.unit.name
             tree.ask_stop(f"{slot.unit.name} {reason}", number, None)

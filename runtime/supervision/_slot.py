@@ -28,8 +28,10 @@ class Slot:
     removed: bool = False
     over: Stage | None = None  # COMPLETED, FAILED or HELD
     blocked_by: tuple[Requirement, ...] = ()
+    down_first: dict[Slot, int] = field(default_factory=dict)  # with the generations that count
     history: RestartHistory = field(default_factory=RestartHistory)
     generation: int = 0
+    generations_before: int = 0  # this run
     restarts: int = 0
     reason: str = "not started"
     root_cause: str = ""  # of its being HELD: who could not be had, and why
@@ -50,6 +52,17 @@ class Slot:
     dependents: list[Slot] = field(default_factory=list)
 
     @property
+    def untouched(self) -> bool:
+        """Whether it does not start by itself, and has not been started in this run."""
+        never = self.generation == self.generations_before
+        return never and not self.unit.autostart and self.stage is Stage.IDLE
+
+    @property
+    def still_up(self) -> list[Slot]:
+        """Those that are restarted with this unit, and have to be down before it starts."""
+        return [s for s, number in self.down_first.items() if s.live and s.generation == number]
+
+    @property
     def stage(self) -> Stage:
         """Where the unit stands, from the facts above."""
         if self.live:
@@ -62,6 +75,12 @@ class Slot:
         if not self.wanted:
             return Stage.IDLE
         return Stage.WAITING if self.next_restart_at is None else Stage.BACKOFF
+
+    def obstacles(self) -> list[str]:
+        """Return in words what keeps it from starting."""
+        unmet = ((r.name, r.condition.value.replace("_", " ")) for r in self.blocked_by)
+        going = ((slot.unit.name, "down") for slot in self.still_up)
+        return [f"{name} to be {condition}" for name, condition in (*unmet, *going)]
 
     def wake(self) -> None:
         """Tell everybody who waits for this unit that something about it changed."""
@@ -80,6 +99,9 @@ class Slot:
 
     def describe(self, path: str) -> UnitStatus:
         """Return a snapshot of the facts above for those outside."""
+        needed = (requirement.name for requirement in self.blocked_by)
+        going = (slot.unit.name for slot in self.still_up)
+        waiting_for = tuple(dict.fromkeys((*needed, *going)))
         return UnitStatus(
             name=path,
             kind=self.unit.kind,
@@ -89,7 +111,7 @@ class Slot:
             restarts=self.restarts,
             reason=self.reason,
             requirements=self.unit.requirements,
-            waiting_for=tuple(r.name for r in self.blocked_by),
+            waiting_for=waiting_for if self.stage is Stage.WAITING else (),
             next_restart_at=self.next_restart_at,
             started_at=self.started_at,
             ready_after_sec=self.ready - self.started if self.ready is not None else None,

@@ -19,7 +19,7 @@ from ._exceptions import (
 from ._slot import Slot, StartUp, nearest_live
 from .budget import StopBudget
 from .events import Chronicle
-from .graph import Answer, Requirement, Stage, dependents_of, judge_condition, start_order
+from .graph import Answer, Requirement, Stage, judge_condition, start_order
 from .restart import RestartHistory
 from .unit import Unit, cut_off_by
 
@@ -80,6 +80,7 @@ class Tree:
         self.start_up, self.stop_asked = StartUp(), trio.Event()
         for slot in self.slots.values():
             slot.over, slot.history, slot.cause = None, RestartHistory(), None
+            slot.generations_before = slot.generation
 
     # --- what is wanted ---------------------------------------------------------------------------
 
@@ -132,14 +133,43 @@ class Tree:
             slot.interrupt()
             slot.wake()
 
-    def restart_dependents(self, slot: Slot, cause: int) -> list[Slot]:
-        """Let what depends on a unit be stopped and started again; return what is live of it."""
-        needs = {name: other.unit.requirements for name, other in self.slots.items()}
-        live = [self.slots[name] for name in dependents_of(slot.unit.name, needs)]
-        live = [other for other in live if other.live]
-        for other in live:
-            self.due(other, cause)
-        return live
+    def restart_companions(self, slot: Slot, cause: int) -> list[Slot]:
+        """Let those that go with a unit be stopped and started again; return these.
+
+        Who ends already, by itself or by request, is left to that. Nobody starts before all of
+        them are down, so that nothing of before meets what comes after.
+        """
+        live = self._companions(slot)
+        due = [s for s in live if not s.stop_due and s.stage is not Stage.STOPPING]
+        for other in due:
+            words = f"to restart with {slot.unit.name}"
+            self.due(other, self.chronicle.asked(other.unit.name, words, cause=cause))
+        going = {s: s.generation for s in (slot, *live) if s.live}
+        for other in (slot, *due):
+            other.down_first.update(going)
+        return due
+
+    def _companions(self, slot: Slot) -> list[Slot]:
+        """Return what is live of those that go with a unit, directly or through each other."""
+        found = {slot: None}
+        walked: set[Slot] = set()
+        to_visit = [slot]
+        for each in to_visit:  # grows as we go
+            new = [s for s in self._next_companions(each, walked) if s.live and s not in found]
+            found.update(dict.fromkeys(new))
+            if slot.over is not Stage.FAILED:  # else they do not start again, but are held
+                to_visit += new
+        return list(found)[1:]
+
+    def _next_companions(self, slot: Slot, walked: set[Slot]) -> list[Slot]:
+        """Return who goes with *slot* itself, without the dependents of those *walked* before."""
+        dependents = [slot] if slot.unit.restart_dependents else []
+        for each in dependents:  # grows as we go
+            if each not in walked:
+                walked.add(each)
+                dependents += each.dependents
+        others = slot.unit.restarts_also if slot.over is None else ()
+        return [*dependents[1:], *(self.slots[name] for name in others if name in self.slots)]
 
     def send_due_stops(self, slots: Iterable[Slot]) -> None:
         """Cancel those whose stop is due, and of whose dependents none is still to be stopped."""
@@ -190,6 +220,9 @@ class Tree:
 
     def after_end(self, slot: Slot) -> None:
         """Let those go on that waited for a unit to be down, or known not to come."""
+        for other in self.slots.values():
+            if slot in other.down_first and other.nudge is not None:
+                other.nudge.set()
         self.send_due_stops(nearest_live(self._needed(slot), self._needed))
         self.start_up.note(slot)
         self.consider_end()
@@ -198,7 +231,10 @@ class Tree:
         """Stop the tree when all that keeps it alive has ended for good."""
         if self.keep or self.stopping is not None or not self.slots:
             return
-        if all(s.over is not None for s in self.slots.values() if s.unit.keeps_alive):
+        keeping = [s for s in self.slots.values() if s.unit.keeps_alive]
+        begun = [s for s in keeping if not s.untouched]
+        # What was never started does not keep the tree, but may still be asked to start.
+        if all(s.over is not None for s in begun) and (begun or not keeping):
             self.ask_stop("everything has ended", None, None)
 
     def _needed(self, slot: Slot) -> list[Slot]:

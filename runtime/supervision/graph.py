@@ -86,18 +86,3 @@ def start_order(needs: Mapping[str, Iterable[Requirement]]) -> list[str]:
         order += ready
         sorter.done(*ready)
     return order
-
-
-def dependents_of(name: str, needs: Mapping[str, Iterable[Requirement]]) -> list[str]:
-    """Return all that need *name*, directly or through others, nearest first."""
-    found: dict[str, None] = {}
-    frontier = [name]
-    while frontier:
-        wanted = set(frontier)
-        frontier = [
-            other
-            for other, requirements in needs.items()
-            if other not in found and any(r.name in wanted for r in requirements)
-        ]
-        found.update(dict.fromkeys(frontier))
-    return list(found)

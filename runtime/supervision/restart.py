@@ -1,5 +1,6 @@
 """When a unit that ended is started again, and how long it waits before. Arithmetic only."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -10,6 +11,30 @@ class RestartWhen(StrEnum):
     ALWAYS = "always"  #: every end that was not asked for
     FAILURE = "failure"  #: only ends that were failures
     NEVER = "never"  #: none
+
+
+class GroupStrategy(StrEnum):
+    """Who of a group is restarted together with a member of it."""
+
+    ONE_FOR_ALL = "one_for_all"  #: all others
+    REST_FOR_ONE = "rest_for_one"  #: those behind it
+
+
+def restarted_with(
+    strategy: GroupStrategy, members: Sequence[Sequence[str]]
+) -> Mapping[str, tuple[str, ...]]:
+    """Return for each unit of a group those that are restarted with it.
+
+    A member is one unit or several side by side, such as replicas: none of these is behind another.
+    """
+    behind: tuple[str, ...] = ()
+    found: dict[str, tuple[str, ...]] = {}
+    for member in reversed(members):
+        found.update(dict.fromkeys(member, behind))
+        behind = (*member, *behind)
+    if strategy is GroupStrategy.REST_FOR_ONE:
+        return found
+    return dict.fromkeys(behind, behind)  # that one is restarted with itself says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

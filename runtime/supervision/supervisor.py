@@ -302,12 +302,10 @@ class Supervisor:
         """Ask a unit to stop and start again, whatever it is doing; do not wait."""
         slot = self._tree.slot(name)
         number = self._tree.chronicle.asked(name, reason, cause=cause)
-        due = [slot]
-        if slot.unit.restart_dependents:
-            due += self._tree.restart_dependents(slot, number)
         self._tree.want_start(slot, number)
+        companions = self._tree.restart_companions(slot, number)
         self._tree.due(slot, number)
-        self._tree.send_due_stops(due)
+        self._tree.send_due_stops([slot, *companions])
 
     async def start_unit(self, name: str) -> None:
         """Start a unit and return when it is ready, or has completed.

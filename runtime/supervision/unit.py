@@ -197,8 +197,9 @@ class Unit:
     *requirements* are met before it starts; then *admit* may still raise why it cannot. *restart*
     says what follows an end that nobody asked for; with *ends_tree* an end that no restart follows
     stops the whole supervisor. *restart_dependents* restarts what depends on it whenever it ends
-    unasked or is restarted. A tree whose *keeps_alive* units have all ended for good is over.
-    *inner* is the supervisor whose ``run`` is the body.
+    unasked or is restarted; *restarts_also* names others that are restarted with it, but not when
+    it ends for good. A tree whose *keeps_alive* units have all ended for good is over; one without
+    *autostart* counts only once it was wanted. *inner* is the supervisor whose ``run`` is the body.
     """
 
     name: str
@@ -210,6 +211,7 @@ class Unit:
     restart: RestartPolicy = _NOT_RESTARTED
     ends_tree: bool = False
     restart_dependents: bool = False
+    restarts_also: tuple[str, ...] = ()
     keeps_alive: bool = True
     autostart: bool = True
     inner: InnerUnits | None = None

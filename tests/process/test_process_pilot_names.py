@@ -119,6 +119,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
     Process: {
         "restart": None,
         "restart_dependents": False,
+        "autostart": True,
         "stop_signal": "SIGTERM",
         "command_line": None,
         "replicas": None,
@@ -135,6 +136,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "run_directory": None,
         "env_file": None,
         "plugins": None,
+        "groups": [],
         "schema_address": None,
     },
 }

@@ -43,10 +43,14 @@ class Body:
             if self.error is not None:
                 raise self.error
         finally:
-            with task_status.budget.polite(None) if not self.end.is_set() else trio.CancelScope():
-                await trio.sleep(self.stop_sec)
-            self.live -= 1
-            self.log.append(f"{self.name} down")
+            try:
+                with (
+                    task_status.budget.polite(None) if not self.end.is_set() else trio.CancelScope()
+                ):
+                    await trio.sleep(self.stop_sec)
+            finally:
+                self.live -= 1
+                self.log.append(f"{self.name} down")
 
 
 def requirement(text: str) -> Requirement:

@@ -12,7 +12,6 @@ from runtime.supervision.graph import (
     Condition,
     Requirement,
     Stage,
-    dependents_of,
     judge_condition,
     start_order,
 )
@@ -60,12 +59,6 @@ def test_a_unit_that_needs_itself_is_a_cycle() -> None:
 def test_an_unknown_name_comes_with_the_nearest_right_one() -> None:
     with pytest.raises(UnknownUnitError, match="'cahce'; did you mean 'cache'"):
         start_order(needs(api="cahce", cache=""))
-
-
-def test_dependents_are_found_through_others_nearest_first() -> None:
-    graph = needs(db="", api="db", web="api", log="db", other="")
-    assert dependents_of("db", graph) == ["api", "log", "web"]
-    assert dependents_of("other", graph) == []
 
 
 _S, _C = Stage, Condition

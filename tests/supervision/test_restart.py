@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from runtime.supervision.restart import (
     Finished,
     GiveUp,
+    GroupStrategy,
     RestartHistory,
     RestartIn,
     RestartPolicy,
     RestartWhen,
     delay_before,
     judge_end,
+    restarted_with,
 )
 
 ALWAYS = RestartPolicy(when=RestartWhen.ALWAYS, delay_sec=1, factor=2, max_delay_sec=8)
@@ -113,3 +115,18 @@ def test_giving_up_says_why() -> None:
     policy = RestartPolicy(when=RestartWhen.ALWAYS, max_restarts=0, window_sec=5)
     verdict, _ = judge_end(policy, RestartHistory(), failed=True, ready_sec=0, now=0, random=0)
     assert verdict == GiveUp("given up after 0 restarts within 5 s")
+
+
+def test_one_for_all_takes_the_whole_group_along() -> None:
+    found = restarted_with(GroupStrategy.ONE_FOR_ALL, [["a"], ["b-0", "b-1"]])
+    assert found.keys() == {"a", "b-0", "b-1"}
+    assert all(set(others) == {"a", "b-0", "b-1"} for others in found.values())
+
+
+def test_rest_for_one_takes_along_those_behind_and_no_replica_its_siblings() -> None:
+    assert restarted_with(GroupStrategy.REST_FOR_ONE, [["a"], ["b-0", "b-1"], ["c"]]) == {
+        "a": ("b-0", "b-1", "c"),
+        "b-0": ("c",),
+        "b-1": ("c",),
+        "c": (),
+    }
