@@ -46,7 +46,8 @@ def companions(
     units = units_by_name(entries)
     found: dict[str, tuple[str, ...]] = {}
     for group in groups:
-        found.update(restarted_with(group.strategy, [units.get(name, []) for name in group.members]))
+        members = [units.get(name, []) for name in group.members]
+        found.update(restarted_with(group.strategy, members))
     return found
 
 

@@ -52,6 +52,11 @@ class Slot:
     dependents: list[Slot] = field(default_factory=list)
 
     @property
+    def steady(self) -> bool:
+        """Whether its body runs and neither ends nor is told to."""
+        return self.live and not self.stop_due and self.stage is not Stage.STOPPING
+
+    @property
     def untouched(self) -> bool:
         """Whether it does not start by itself, and has not been started in this run."""
         never = self.generation == self.generations_before

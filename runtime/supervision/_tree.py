@@ -140,7 +140,7 @@ class Tree:
         them are down, so that nothing of before meets what comes after.
         """
         live = self._companions(slot)
-        due = [s for s in live if not s.stop_due and s.stage is not Stage.STOPPING]
+        due = [s for s in live if s.steady]
         for other in due:
             words = f"to restart with {slot.unit.name}"
             self.due(other, self.chronicle.asked(other.unit.name, words, cause=cause))
@@ -158,7 +158,7 @@ class Tree:
             new = [s for s in self._next_companions(each, walked) if s.live and s not in found]
             found.update(dict.fromkeys(new))
             if slot.over is not Stage.FAILED:  # else they do not start again, but are held
-                to_visit += new
+                to_visit += [s for s in new if s.steady]
         return list(found)[1:]
 
     def _next_companions(self, slot: Slot, walked: set[Slot]) -> list[Slot]:
