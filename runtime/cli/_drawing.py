@@ -2,9 +2,10 @@
 
 The fill of a node tells how its process becomes ready, its outline when it is restarted. An arrow
 leads from what is needed to what waits for it, so that a drawing reads in the order of the start.
+What is restarted together stands in a box.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,11 +74,20 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A group, and the names of the nodes in it."""
+
+    label: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     """What is drawn, in the order of the start; both legends have what occurs only."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+    boxes: tuple[Box, ...] = ()
 
     @property
     def readiness(self) -> list[str]:
@@ -107,7 +117,17 @@ def draw(manifest: ProcessManifest) -> Drawing:
         for name, replicas in entries.items()
         for first in replicas[:1]
     )
-    return Drawing(tuple(nodes), tuple(dict.fromkeys(edges)))
+    return Drawing(tuple(nodes), tuple(dict.fromkeys(edges)), tuple(_boxes(manifest, entry_of)))
+
+
+def _boxes(manifest: ProcessManifest, entry_of: Mapping[str, str]) -> Iterator[Box]:
+    """Yield the groups; a node stands in one, though its replicas may be in several."""
+    placed: set[str] = set()
+    for group in manifest.groups:
+        names = dict.fromkeys(entry_of.get(name, name) for name in group.members)
+        strategy = str(group.strategy).replace("_", " ")
+        yield Box(f"{group.name}: {strategy}", tuple(n for n in names if n not in placed))
+        placed.update(names)
 
 
 def _readiness(entry: Entry) -> str:
@@ -137,6 +157,9 @@ def to_mermaid(drawing: Drawing) -> str:
         f"    n{number[node.name]}{_mermaid_box(node.label, node.restarts)}:::{node.readiness}"
         for node in drawing.nodes
     ]
+    for index, box in enumerate(drawing.boxes):
+        lines.append(f'    subgraph g{index}["{escape_mermaid(box.label)}"]')
+        lines += [*(f"        n{number[name]}" for name in box.names), "    end"]
     for edge in drawing.edges:
         label = "" if edge.condition is Condition.READY else f'|"{edge.condition}"|'
         lines.append(f"    n{number[edge.needed]} -->{label} n{number[edge.waits]}")
@@ -190,6 +213,9 @@ def to_dot(drawing: Drawing) -> str:
         _dot_node(node.name, node.label, node.restarts, FILLS[node.readiness])
         for node in drawing.nodes
     ]
+    for index, box in enumerate(drawing.boxes):
+        lines += [f"    subgraph cluster_{index} {{", f"        label={_dot_id(box.label)};"]
+        lines += [*(f"        {_dot_id(name)};" for name in box.names), "    }"]
     for edge in drawing.edges:
         label = "" if edge.condition is Condition.READY else f' [label="{edge.condition}"]'
         lines.append(f"    {_dot_id(edge.needed)} -> {_dot_id(edge.waits)}{label};")

@@ -48,11 +48,13 @@ class Keeper:
             slot.kept = False
             if slot.removed:
                 self._tree.forget(slot)
+                self._tree.consider_end()  # it may have been the last that went on
 
     async def _run(self) -> None:
         slot = self._slot
         while self._tree.stopping is None and not slot.removed:
             if not slot.wanted or slot.over is not None:
+                self._tree.consider_end()
                 with self._patience():
                     await trio.sleep_forever()
             elif await self._requirements_hold():

@@ -50,6 +50,11 @@ def process(fields: str, line: str, rest: str = "") -> Bad:
     return entry(fields, f"3: processes.bad.{line}", rest=rest)
 
 
+def group(fields: str, line: str) -> Bad:
+    """Return a manifest with *fields* of a group; the key path in *line* begins inside of it."""
+    return top(f"groups: [{{name: g, {fields}}}]", f"groups.g.{line}")
+
+
 def top(rest: str, *lines: str, **others: str) -> Bad:
     """Return a manifest with *rest* from its third line on."""
     return Bad(f"{GOOD}{rest}\n", tuple(f"3: {line}" for line in lines), others=others)
@@ -117,6 +122,7 @@ class P(Plugin):
     def get_control_servers(self): return {"telnet": None}
 """
 
+ALL = "strategy: one_for_all"
 NUMBER = "input should be a valid number, unable to parse string as a number"
 FROM_ZERO = "input should be greater than or equal to 0"
 ARGS = 'path: sh, args: ["${NEVER_SET_ANYWHERE}"]'
@@ -295,6 +301,59 @@ BAD: dict[str, Bad] = {
     "too many edges": raw(
         GOOD + "".join(f"- {crowd(n)}\n" for n in range(5)),
         "6: processes.g3.dependencies: there are more than 50000 of them, replicas counted",
+    ),
+    # Groups.
+    "groups are no list": top("groups: {name: g}", "groups: input should be a valid list"),
+    "group without a name": top(
+        "groups: [{strategy: one_for_all, members: [healthy]}]", "groups.0.name: is missing"
+    ),
+    "group without a strategy": top(
+        "groups: [{name: g, members: [healthy]}]", "groups.g.strategy: is missing"
+    ),
+    "unknown strategy of a group": group(
+        "strategy: all_for_one, members: [healthy]",
+        "strategy: input should be 'one_for_all' or 'rest_for_one'",
+    ),
+    "group without members": group(f"{ALL}, members: []", "members: list should have at least 1 …"),
+    "unknown key of a group": group(
+        f"{ALL}, members: [healthy], membrs: []", "membrs: unknown key; did you mean 'members'?"
+    ),
+    "unknown member": group(
+        f"{ALL}, members: [healhty]",
+        "members.0: there is no unit 'healhty'; did you mean 'healthy'?",
+    ),
+    "group as a member": group(f"{ALL}, members: [healthy, g]", "members.1: there is no unit 'g'"),
+    "member twice": group(
+        f"{ALL}, members: [healthy, healthy]",
+        "members.1: 'healthy' is in this group already; a unit is in one group, and once",
+    ),
+    "member of two groups": raw(
+        f"{GOOD}groups:\n- {{name: f, {ALL}, members: [healthy]}}\n"
+        f"- {{name: g, {ALL}, members: [healthy]}}\n",
+        "5: groups.g.members.0: 'healthy' is in group 'f' already; a unit is in one group, …",
+    ),
+    "replica of a member": raw(
+        f"processes:\n- {{name: a, path: sh, replicas: 2}}\n"
+        f"groups: [{{name: g, {ALL}, members: [a, a-1]}}]\n",
+        "3: groups.g.members.1: 'a-1' is in this group already; a unit is in one group, and once",
+    ),
+    "group named as a unit": top(
+        f"groups: [{{name: healthy, {ALL}, members: [healthy]}}]",
+        "groups.healthy.name: there is already a process 'healthy'",
+    ),
+    "two groups of one name": top(
+        f"groups: [{{name: g, {ALL}, members: [healthy]}}, {{name: g, {ALL}, members: [nobody]}}]",
+        "groups.g.members.0: there is no unit 'nobody'",
+        "groups.g.name: there is already a group 'g'",
+    ),
+    "one bad group beside another": top(
+        f"groups: [{{name: f, {ALL}}}, {{name: g, {ALL}, members: [nobody]}}]",
+        "groups.f.members: is missing",
+        "groups.g.members.0: there is no unit 'nobody'",
+    ),
+    "autostart is no truth value": process(
+        "autostart: perhaps",
+        "autostart: input should be a valid boolean, unable to interpret input",
     ),
     # Programs.
     "path missing": raw(f"{GOOD}- {{name: bad}}\n", "3: processes.bad.path: is missing"),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from runtime.cli._drawing import (
     FILLS,
     RESTARTS,
+    Box,
     Drawing,
     Edge,
     Node,
@@ -166,6 +167,41 @@ def test_replicas_are_one_node() -> None:
     )
 
 
+def test_a_group_is_a_box_around_its_nodes() -> None:
+    made = draw(
+        Manifest.model_validate(
+            {
+                "processes": [
+                    {"name": "api", "path": "/bin/sh", "replicas": 2},
+                    {"name": "db", "path": "/bin/sh"},
+                ],
+                "services": [{"name": "cache", "class": "runtime.service.plain:idle"}],
+                "groups": [
+                    {"name": 'w"eb', "strategy": "one_for_all", "members": ["api-0", "cache"]},
+                    {"name": "rest", "strategy": "rest_for_one", "members": ["db", "api-1"]},
+                ],
+            }
+        )
+    )
+    assert made.boxes == (
+        Box('w"eb: one for all', ("api", "cache")),
+        Box("rest: rest for one", ("db",)),
+    )
+    text = to_mermaid(made)
+    names, _ = read_mermaid(text)
+    numbers = [
+        f"        n{names.index(name)}" for name in ("api \N{MULTIPLICATION SIGN}2", "cache")
+    ]
+    lines = text.splitlines()
+    first = lines.index('    subgraph g0["w#34;eb#58; one for all"]')
+    assert lines[first + 1 : first + 4] == [*numbers, "    end"]
+    dot = to_dot(made)
+    assert (
+        '    subgraph cluster_0 {\n        label="w\\"eb: one for all";\n'
+        '        "api";\n        "cache";\n    }\n'
+    ) in dot
+
+
 def test_each_way_to_become_ready_and_each_policy_has_its_look() -> None:
     assert STRATEGIES.keys() <= FILLS.keys()
     assert len(set(FILLS.values())) == len(FILLS)
@@ -269,7 +305,7 @@ def read_mermaid(text: str) -> tuple[list[str], list[tuple[str, str, str]]]:
         elif style := STYLE.fullmatch(line):
             styled.add(style[1])
         else:
-            assert line in ('subgraph legend["Legend"]', "end")
+            assert re.fullmatch(r'subgraph (legend|g\d+)\["[^"]+"\]|n\d+|end', line)
     assert used == styled
     return [name for key, name in nodes.items() if re.fullmatch(r"n\d+", key)], edges
 

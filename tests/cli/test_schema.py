@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
 from runtime._documents import read_document
+from runtime._groups import GroupSpec
 from runtime._schema import manifest_schema
 from runtime.cli._schema import schema
 from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
@@ -32,7 +33,7 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "manifest": (Manifest, SCHEMA),
     **{
         model.__name__: (model, DEFINITIONS[model.__name__])
-        for model in (Process, ServiceEntry, RestartSpec, Dependency)
+        for model in (Process, ServiceEntry, RestartSpec, Dependency, GroupSpec)
     },
 }
 
@@ -187,6 +188,8 @@ GOOD: list[dict[str, Any]] = [
     {"restart_dependents": True},
     {"restart_dependents": "yes"},
     {"restart_dependents": "${AGAIN:-off}"},
+    {"autostart": False},
+    {"autostart": "${START:-no}"},
     {"stop_signal": "int"},
     {"replicas": 2},
     {"replicas": "${REPLICAS:-2}", "args": ["${REPLICA}"]},
@@ -211,6 +214,9 @@ def test_it_takes_a_good_process_as_the_loader_does(tmp_path: Path, fields: dict
         {"stop_within_sec": 0.1, "kill_timeout": 0},
         {"stop_within_sec": "${STOP:-1e1}", "kill_timeout": "5"},
         {"env_file": None, "plugins": None},
+        {"groups": []},
+        {"groups": [{"name": "g", "strategy": "one_for_all", "members": ["db", "api"]}]},
+        {"groups": [{"name": "g", "strategy": "${S:-rest_for_one}", "members": ["cache"]}]},
     ],
     ids=json.dumps,
 )
@@ -381,6 +387,8 @@ def test_for_no_value_of_a_restart_block_it_gives_a_false_alarm(tmp_path: Path, 
         {"restart_dependents": "perhaps"},
         {"restart_dependents": 2},
         {"restart_dependents": None},
+        {"autostart": "perhaps"},
+        {"autostart": None},
         {"stop_signal": 15},
         {"replicas": 0},
         {"replicas": 1001},
@@ -417,6 +425,11 @@ def test_it_refuses_a_bad_process_as_the_loader_does(
         {"processes": [{"name": "api"}]},
         {**with_process(), "kill_timout": 1},
         {**with_process(), "kill_timeout": -1},
+        {**with_process(), "groups": [{"name": "g", "strategy": "one_for_all", "members": []}]},
+        {**with_process(), "groups": [{"name": "g", "members": ["db"]}]},
+        {**with_process(), "groups": [{"name": "g", "strategy": "all", "members": ["db"]}]},
+        {**with_process(), "groups": [{"strategy": "one_for_all", "members": ["db"]}]},
+        {**with_process(), "groups": {"name": "g"}},
         {**with_process(), "stop_within_sec": 0},
         {**with_process(), "stop_within_sec": None},
         {**with_process(), "base_directory": 5},

@@ -277,3 +277,28 @@ async def test_where_nothing_starts_by_itself_the_tree_waits_to_be_asked(tree: M
         await supervisor.start_unit("manual")
         body.finish()
         await supervisor.wait_ended()
+
+
+async def test_a_tree_ends_when_the_last_that_went_on_is_removed(tree: MakeTree) -> None:
+    t = tree()
+    t.add("done")
+    t.add("last")
+    async with t.running() as supervisor:
+        t.bodies["done"].finish()
+        await wait_all_tasks_blocked()
+        assert supervisor.running
+        await supervisor.remove("last")
+        await supervisor.wait_ended()
+
+
+async def test_a_tree_ends_when_the_last_is_no_more_wanted_before_it_has_started(
+    tree: MakeTree,
+) -> None:
+    t = tree()
+    done = t.add("done")
+    t.add("manual", "done:completed_successfully", autostart=False)
+    async with t.running() as supervisor:
+        supervisor.ask_start("manual")
+        supervisor.ask_stop("manual")
+        done.finish()
+        await supervisor.wait_ended()

@@ -170,6 +170,9 @@ class World:
     told: list[Life] = field(default_factory=list)  # the same, over the whole run
     due: set[Life] = field(default_factory=set)  # have to be stopped
     allowed: set[Life] = field(default_factory=set)  # may be
+    wanted: set[str] = field(default_factory=set)  # who may have been started, ever
+    rounds: list[set[Life]] = field(default_factory=list)  # who is restarted together
+    entered: list[tuple[str, set[Life]]] = field(default_factory=list)  # and who lived then
     blurred: bool = False  # events overlap, so that the model only knows what may be
 
     # --- what there is ----------------------------------------------------------------------------
@@ -185,6 +188,7 @@ class World:
             )
             policy = RestartPolicy(when=RestartWhen.ALWAYS, delay_sec=1)
             needs = self.needs[NESTED] = [Requirement("u0", Condition.STARTED)]
+            self.want(NESTED)
             nest = Unit(
                 name=NESTED, body=inner.run, inner=inner, restart=policy, requirements=tuple(needs)
             )
@@ -200,6 +204,8 @@ class World:
         needs = {others[n % len(others)]: condition for n, condition in plan.needs if others}
         self.plans[name] = plan
         self.needs[name] = [Requirement(other, condition) for other, condition in needs.items()]
+        if plan.autostart:
+            self.want(name)
         return Unit(
             name=name,
             body=self.body(name, plan),
@@ -212,6 +218,11 @@ class World:
             ends_tree=plan.ends_tree,
             autostart=plan.autostart,
         )
+
+    def want(self, name: str) -> None:
+        self.wanted.add(name)
+        for needed in self.needs.get(name, ()):
+            self.want(needed.name)
 
     def grouped_with(self, name: str) -> list[str]:
         if name not in self.group:
@@ -239,6 +250,8 @@ class World:
     def note_entry(self, body: Body) -> None:
         if body.lives > 1:
             self.complain(f"two live generations of {body.name}")
+        others = {(n, b.generation) for n, b in self.bodies.items() if b.lives and b is not body}
+        self.entered.append((body.name, others))
         for needed in self.needs.get(body.name, ()):
             if not self.holds(needed):
                 self.complain(f"{body.name} started before {needed}")
@@ -311,6 +324,7 @@ class World:
             self.allowed |= {(n, g + k) for n, g in going for k in range(3)}
         else:
             self.due |= going
+            self.rounds.append(going)
 
     # --- what has to hold -------------------------------------------------------------------------
 
@@ -319,6 +333,14 @@ class World:
             if life[0] in self.plans and life not in self.due | self.allowed:
                 self.complain(f"{life} was stopped for no reason")
         self.stopped.clear()
+        for name, others in self.entered:
+            together = [r for r in self.rounds if name in {n for n, _ in r}]
+            for left in (others & r for r in together):
+                if left:
+                    self.complain(f"{name} started before {left} were down")
+            if name in self.plans and name not in self.wanted:
+                self.complain(f"{name} was started, and nobody wanted it")
+        self.entered.clear()
         if self.supervisor.running and self.supervisor.stopping is None:
             names = self.supervisor.names
             if any(self.is_over(n) for n in names) and all(map(self.is_no_reason_to_stay, names)):
@@ -345,7 +367,7 @@ class World:
         if name == NESTED or status.stage is not Stage.WAITING:
             return
         unmet = {r.name for r in self.needs[name] if not self.holds(r)}
-        going = {n for n in status.waiting_for if n not in unmet and self.bodies[n].lives}
+        going = {n for n in status.waiting_for if n not in unmet and self.lives(n)}
         if set(status.waiting_for) != unmet | going or not status.waiting_for:
             self.complain(f"{name} waits for {status.waiting_for}, and not for {unmet}")
         if not (
@@ -471,6 +493,8 @@ class Run:
                 nested = f"{NESTED}/x"
                 world.bodies[nested if place == 6 and nested in world.bodies else name].tell(what)
             elif what in ("start", "stop", "restart"):
+                if what != "stop":
+                    world.want(name)
                 ask = {"start": supervisor.ask_start, "stop": supervisor.ask_stop}
                 ask.get(what, supervisor.ask_restart)(name)
             elif what == "remove":
