@@ -368,6 +368,8 @@ class World:
             return
         unmet = {r.name for r in self.needs[name] if not self.holds(r)}
         going = {n for n in status.waiting_for if n not in unmet and self.lives(n)}
+        if not self.blurred:  # else it may be due, and not told so yet
+            going -= self.steady().keys()
         if set(status.waiting_for) != unmet | going or not status.waiting_for:
             self.complain(f"{name} waits for {status.waiting_for}, and not for {unmet}")
         if not (
