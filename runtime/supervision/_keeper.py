@@ -213,7 +213,8 @@ class Keeper:
         slot.ready = now = trio.current_time()
         if slot.unit.lifecycle.state == stages.starting:  # else it is being stopped already
             self._tree.move(slot, stages.running, f"ready after {now - slot.started:.2f} s")
-            slot.cause = None  # whatever comes next is not the start's doing
+            if not slot.stop_due:
+                slot.cause = None  # whatever comes next is not the start's doing
             self._tree.start_up.note(slot)
 
     def _is_ending(self, reason: str) -> None:

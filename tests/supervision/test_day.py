@@ -96,8 +96,7 @@ def test_there_are_twenty_rows() -> None:
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES) == 20
 
 
-@pytest.mark.parametrize("repeat", range(2))
-def test_a_day_of_backoffs_is_exact(repeat: int, record_property: Callable[..., None]) -> None:
+def test_a_day_of_backoffs_is_exact(record_property: Callable[..., None]) -> None:
     found: dict[str, list[float]] = {entry.name: [] for entry in ENTRIES}
 
     async def main() -> None:
