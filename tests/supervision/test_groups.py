@@ -77,6 +77,7 @@ async def test_nobody_starts_again_before_all_are_down(tree: MakeTree) -> None:
         await trio.sleep(2)
         assert supervisor.status("c").reason == "waiting for b to be down"
         await supervisor.wait_until("b", Stage.READY)
+        await wait_all_tasks_blocked()
         assert t.log[:3] == ["a down", "c down", "b down"]
         assert generations(supervisor) == [2, 2, 2]
 
