@@ -76,6 +76,16 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def reference(session: nox.Session) -> None:
+    """Write docs/manifest-reference.md again, from the models that read a manifest."""
+    session.install("--editable", str(ROOT))
+    session.run(
+        *("python", "-m", "runtime", "schema", "--format", "markdown"),
+        *("--output", "docs/manifest-reference.md"),
+    )
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure beside the peers, and write the README's table; arguments after -- replace that."""
     install_group(session, "bench")

@@ -63,9 +63,12 @@ def _or_variable(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {**about, "anyOf": [schema, {"type": "string", "pattern": _VARIABLE}]}
 
 
-def manifest_schema() -> dict[str, Any]:
-    """Return the schema: JSON Schema, draft 2020-12, closed to unknown keys."""
-    made = Manifest.model_json_schema(schema_generator=_Generator)
+def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[str, Any]:
+    """Return the schema: JSON Schema, draft 2020-12, closed to unknown keys.
+
+    *generator* says what each type is; by default, all that a file may say for it.
+    """
+    made = Manifest.model_json_schema(schema_generator=generator)
     made["anyOf"] = [
         {"required": [kind], "properties": {kind: {"minItems": 1}}}
         for kind in ("processes", "services")

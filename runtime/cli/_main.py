@@ -144,8 +144,16 @@ def graph(manifest: Path, format_name: str | None, output: Path | None) -> None:
 
 
 @cli.command(short_help="Print the JSON schema of manifests, for editors.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["json", "markdown"]),
+    default="json",
+    show_default=True,
+    help="json: the schema; markdown: the same as a reference for people.",
+)
 @_output_option
-def schema(output: Path | None) -> None:
+def schema(output: Path | None, format_name: str) -> None:
     """Print the JSON schema of manifests, by which editors complete, explain and check them.
 
     The first line of a manifest that makes an editor use it:
@@ -160,9 +168,9 @@ def schema(output: Path | None) -> None:
     \b
     Examples:
       python -m runtime schema --output manifest.schema.json
-      python -m runtime schema | less
+      python -m runtime schema --format markdown | less
     """  # noqa: D301 - click reads the backspace
-    sys.exit(_late.command("schema").schema(output))
+    sys.exit(_late.command("schema").schema(output, format_name))
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's

@@ -493,8 +493,8 @@ def test_the_documents_show_a_field_as_it_is() -> None:
 def test_the_command_itself_returns_the_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert schema(None) == 0
+    assert schema(None, "json") == 0
     assert json.loads(capsys.readouterr().out) == SCHEMA
-    assert schema(tmp_path / "s.json") == 0
-    assert schema(tmp_path / "no" / "s.json") == 1
+    assert schema(tmp_path / "s.json", "json") == 0
+    assert schema(tmp_path / "no" / "s.json", "json") == 1
     assert "cannot write " in capsys.readouterr().err
