@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +17,8 @@ from jsonschema import Draft202012Validator
 
 from runtime._documents import read_document
 from runtime._schema import manifest_schema
+from runtime.cli._main import cli
+from runtime.manifest import Manifest
 from runtime.service._state import SERVICE_TABLE
 from runtime.service.models import ServiceState
 
@@ -27,13 +31,15 @@ LIMIT_SEC = 60
 
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A block whose first line is this is a file of that name.
-FILE_NAME = re.compile(r"# ([\w/]+\.\w+)\n")
+FILE_NAME = re.compile(r"# ([\w/-]*\.\w+)\n")
 #: What a page tells of without showing it.
 UNSHOWN: Mapping[str, Mapping[str, str]] = {
     "README.md": {"manifest.yaml": "processes: [{name: api, path: sleep, args: [infinity]}]"},
 }
 #: Manifests that are wrong, to show what is said of them; tests/cli/test_check.py looks at that.
 WRONG = {"docs/tools.md"}
+#: The files of other tools, which are no manifests.
+OF_OTHERS = {"process-compose.yaml", "compose.yaml"}
 
 
 class Block(NamedTuple):
@@ -110,7 +116,7 @@ MANIFESTS = [
     pytest.param(block, id=f"{page}:{block.line}")
     for page in sorted(PAGES.keys() - WRONG)
     for block in blocks(page)
-    if block.language == "yaml"
+    if block.language == "yaml" and block.file not in OF_OTHERS
 ]
 
 
@@ -128,6 +134,32 @@ def test_a_manifest_is_one_that_the_schema_takes(block: Block, tmp_path: Path) -
 def test_there_are_manifests_and_programs_to_look_at() -> None:
     assert len(MANIFESTS) >= 4
     assert sum(1 for page in PAGES if program(page)) >= 5
+
+
+def test_the_systemd_unit_is_one_and_leaves_time_to_stop(tmp_path: Path) -> None:
+    (shown,) = (block for block in blocks("docs/operations.md") if block.language == "ini")
+    unit = configparser.RawConfigParser()
+    unit.read_string(shown.text)
+    service = unit["Service"]
+    assert float(service["TimeoutStopSec"]) > Manifest.model_fields["stop_within_sec"].default
+    interpreter, *arguments = service["ExecStart"].split()
+    assert arguments[:3] == ["-m", "runtime", "run"]
+    program = cli.commands[arguments[2]].make_context("run", arguments[3:])
+    assert program.params["manifest"] == Path("manifest.yaml")
+    assert program.params["run_directory"] == Path("/run") / service["RuntimeDirectory"]
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        return
+    # This machine has neither the user nor the folder of the page.
+    text = shown.text.replace(interpreter, sys.executable).replace("User=shop", "User=root")
+    (tmp_path / "shop.service").write_text(text.replace("/srv/shop", str(tmp_path)))
+    done = subprocess.run(
+        [analyze, "verify", str(tmp_path / "shop.service")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SEC,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_drawing_of_the_states_is_the_table() -> None:
