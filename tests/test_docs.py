@@ -131,6 +131,13 @@ def test_a_manifest_is_one_that_the_schema_takes(block: Block, tmp_path: Path) -
     assert [f"{error.json_path}: {error.message}" for error in found] == []
 
 
+def test_the_list_of_pages_has_all_of_them() -> None:
+    text = PAGES["docs/README.md"].read_text(encoding="utf-8")
+    listed = set(re.findall(r"\]\(([\w-]+\.md)", text))
+    pages = {path.name for path in ROOT.glob("docs/*.md")} - {"README.md"}
+    assert listed == pages, "docs/README.md lists every page of docs/, and no other"
+
+
 def test_there_are_manifests_and_programs_to_look_at() -> None:
     assert len(MANIFESTS) >= 4
     assert sum(1 for page in PAGES if program(page)) >= 5
