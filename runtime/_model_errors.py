@@ -47,9 +47,10 @@ def place_in(
     here: Any = data
     for each in loc:
         step = spell(each, here)
-        known = isinstance(here, Mapping) and step in here
-        if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
-            location, here = (*location, step), here[step]
+        in_list = isinstance(here, list) and isinstance(step, int) and step < len(here)
+        if in_list or (isinstance(here, Mapping) and step in here):
+            around: Any = here
+            location, here = (*location, step), around[step]
     return location
 
 

@@ -92,19 +92,15 @@ def manifest_schema() -> dict[str, Any]:
     }
     definitions = made.pop("$defs")
     for strategy in STRATEGIES.values():
-        definitions[strategy.params.__name__] = _params_schema(strategy.params)
+        params = strategy.params
+        definitions[params.__name__] = params.model_json_schema(schema_generator=_Generator)
     return {**about, **{k: v for k, v in made.items() if k not in about}, "$defs": definitions}
-
-
-def _params_schema(params: type[Params]) -> JsonSchemaValue:
-    """Return what *params* may be; null is as good as nothing for each of them."""
-    made = params.model_json_schema(schema_generator=_Generator)
-    return made
 
 
 def _has_params(strategy: str, params: type[Params]) -> JsonSchemaValue:
     """Return that a process with *strategy* has these *params*."""
     named = {"properties": {"ready_strategy": {"const": strategy}}, "required": ["ready_strategy"]}
     given = {"properties": {"ready_params": {"$ref": f"#/$defs/{params.__name__}"}}}
-    needed = any(field.is_required() for field in params.model_fields.values())
+    # None is required where it takes one of several, as its schema says then.
+    needed = {"required", "anyOf"} & params.model_json_schema().keys()
     return {"if": named, "then": {**given, "required": ["ready_params"]} if needed else given}

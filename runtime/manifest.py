@@ -17,6 +17,7 @@ from runtime._problems import Location, Named, Problem, raise_any
 from runtime._specs import Entry
 from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
+from runtime.process.readiness import STRATEGIES
 from runtime.service.specs import ServiceEntry
 
 # What is complained about is left out when the rest is checked; the place of these is taken by
@@ -26,7 +27,6 @@ _STAND_INS: Mapping[str | int, Any] = {
     "path": sys.executable,
     "affinity": None,
     "processor_affinity": None,
-    "ready_params": {"path": "ready", "port": 1},
     "restart": {"when": "never"},
     "shutdown_strategy": "do_not_restart",
 }
@@ -183,6 +183,8 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
         if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
             around["class"] = _IDLE_SERVICE
             around.pop("configuration", None)
+        elif location[2:] == ("ready_params",) and around.get("ready_strategy") in STRATEGIES:
+            del around["ready_params"], around["ready_strategy"]
         elif len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
             stand_in = _STAND_INS[location[2]]
             around[location[2]] = (

@@ -17,12 +17,22 @@ from ._candidate import Probe as Probe
 from ._candidate import Strategy as Strategy
 from ._params import Params as Params
 from ._params import Places
+from .exec import EXEC
 from .file import FILE
+from .http import HTTP
+from .log import LOG
 from .pipe import PIPE
 from .tcp import TCP
 
 #: The built-in strategies by the names that a manifest uses.
-STRATEGIES: Mapping[str, Strategy[Any]] = {"tcp": TCP, "file": FILE, "pipe": PIPE}
+STRATEGIES: Mapping[str, Strategy[Any]] = {
+    "tcp": TCP,
+    "http": HTTP,
+    "exec": EXEC,
+    "file": FILE,
+    "pipe": PIPE,
+    "log": LOG,
+}
 
 
 def bind(

@@ -32,6 +32,11 @@ class BoundCheck:
         """Whether `probe` can be called: its strategy looks at a state, and waits for no moment."""
         return self.strategy.probe is not None
 
+    @property
+    def listens(self) -> bool:
+        """Whether it hears all that happens within the block of `attend`."""
+        return self.strategy.attend is not None
+
     def attend(self, candidate: Candidate) -> AbstractContextManager[object]:
         """Return the block within which *candidate* runs.
 
@@ -60,15 +65,13 @@ def bind_strategy(
     name: str, strategy: Strategy[Any], params: Mapping[str, Any], places: Places
 ) -> BoundCheck:
     """Return *strategy* with *params*; raise `ProblemsError` with all that is wrong with these."""
-    fields = strategy.params.model_fields
-    given = {key: v for key, v in params.items() if v is not None or key not in fields}
     try:
-        model: Params = strategy.params.model_validate(given)
+        model: Params = strategy.params.model_validate(dict(params))
     except ValidationError as error:
         raise ProblemsError(_tell(error, name, strategy.params, params)) from error
     resolved = model.resolve(places)
     before, after = (each.model_dump(mode="json") for each in (model, resolved))
-    changed = {key: after[key] for key in given if after[key] != before[key]}
+    changed = {key: after[key] for key in params if after[key] != before[key]}
     return BoundCheck(name, strategy, resolved, changed)
 
 

@@ -26,7 +26,7 @@ class Candidate:
 
     *output* is what it prints, *command* how it was started, *unit* whose time is used for what
     the check starts itself. A check may say what keeps it from being ready as `obstacle`, for
-    whoever has waited for nothing.
+    whoever has waited for nothing. *heard* has an event for each pattern that is listened for.
     """
 
     family: Family | None
@@ -34,8 +34,9 @@ class Candidate:
     command: Command | None
     unit: UnitHandle | None
     obstacle: str
+    heard: dict[str, trio.Event]
 
-    __slots__ = ("_owners", "command", "family", "obstacle", "output", "unit")
+    __slots__ = ("_owners", "command", "family", "heard", "obstacle", "output", "unit")
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Candidate:
         self.family, self.command, self.unit = family, command, unit
         self.output = Output() if output is None else output
         self.obstacle = ""
+        self.heard = {}
         self._owners: dict[int, PortOwner] = {}
 
     def port_owner(self, port: int, host: Host) -> PortOwner | None:

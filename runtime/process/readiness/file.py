@@ -1,5 +1,6 @@
 """Ready when a file exists."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +12,9 @@ from runtime.process.specs import FilePath
 
 from ._candidate import Candidate, Strategy, until
 from ._params import Params, Places
+from ._watch import open_watch
+
+_LOOK_EVERY_SEC = 1.0
 
 
 class FileParams(Params):
@@ -37,20 +41,37 @@ async def probe_file(params: FileParams, host: Host, candidate: Candidate) -> bo
 
 
 async def wait_there(path: Path, host: Host, candidate: Candidate) -> None:
-    """Return once *path* exists."""
+    """Return once *path* exists.
 
-    async def holds() -> bool:
-        return await is_there(path, host, candidate)
+    The system tells when something happens around it. Where it cannot, and beside that (no network
+    file system tells what happens elsewhere), we look.
+    """
+    async with open_watch(path, host) as watch:
 
-    await until(holds, host.check_interval_sec)
+        async def holds() -> bool:
+            return await is_there(path, host, candidate, watch.set)
+
+        await until(holds, _LOOK_EVERY_SEC, watch.pause)
 
 
-async def is_there(path: Path, host: Host, candidate: Candidate) -> bool:
-    """Return whether *path* exists, by one look in a thread."""
-    if await trio.to_thread.run_sync(path.exists, limiter=host.checks, abandon_on_cancel=True):
-        return True
-    candidate.obstacle = f"{path} is not there"
-    return False
+async def is_there(
+    path: Path, host: Host, candidate: Candidate, before: Callable[[], object] = lambda: None
+) -> bool:
+    """Return whether *path* exists, by one look in a thread, in which *before* is called first."""
+
+    def look() -> str:
+        before()
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{path} is not there"
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        return ""
+
+    obstacle = await trio.to_thread.run_sync(look, limiter=host.checks, abandon_on_cancel=True)
+    candidate.obstacle = obstacle
+    return not obstacle
 
 
 FILE = Strategy(params=FileParams, wait=wait_file, probe=probe_file)

@@ -91,19 +91,17 @@ async def probe_tcp(params: TcpParams, host: Host, candidate: Candidate) -> bool
 
 async def open_tcp(name: str, port: int) -> trio.SocketStream:
     """Connect to a port, of this host in either family; raise `OSError` in words for a person."""
-    problem: OSError | None = None
+    problem: OSError | UnicodeError | None = None
     for address in _LOCALHOST if name == "localhost" else (name,):
         try:
             return await trio.open_tcp_stream(address, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that no host can have
             problem = problem or error
     at = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    raise OSError(f"nothing accepts a connection at {at}{_detail(problem)}") from problem
-
-
-def _detail(problem: OSError | None) -> str:
-    """Return what the resolver says; all else is a connection refused, or one not answered."""
-    return "" if problem is None or problem.strerror is None else f" ({problem.strerror})"
+    # The resolver's words are told. All else is a connection refused, or not answered.
+    why = getattr(problem, "strerror", None)
+    words = f"nothing accepts a connection at {at}" + (f" ({why})" if why else "")
+    raise OSError(words) from problem
 
 
 async def open_unix(path: Path) -> trio.SocketStream:
