@@ -414,7 +414,7 @@ def test_for_no_value_of_a_restart_block_it_gives_a_false_alarm(tmp_path: Path, 
         *(
             {"ready_strategy": name, "ready_params": {**params, **wrong}}
             for name, params in PARAMS.items()
-            for wrong in ({"x": 1}, dict.fromkeys(params, []))
+            for wrong in ({"x": 1}, {key: [] for key in params})
         ),
         {"ready_strategy": "tcp", "ready_params": {"port": 0}},
         {"ready_strategy": "http", "ready_params": {"url": "http://a", "status": [99]}},

@@ -23,10 +23,10 @@ def by_exec(script: str) -> dict[str, Any]:
     return {"ready_strategy": "exec", "ready_params": {"command": ["sh", "-c", script]}}
 
 
-async def look(*command: str, base: Path = Path("/")) -> str:
+async def ask(*command: str) -> str:
     """Return what keeps it from being ready, nothing when it is."""
     candidate = Candidate()
-    if await bind("exec", {"command": command}, base).probe(Host(), candidate):
+    if await bind("exec", {"command": command}, Path("/")).probe(Host(), candidate):
         return ""
     return candidate.obstacle
 
@@ -45,12 +45,12 @@ async def look(*command: str, base: Path = Path("/")) -> str:
     ],
 )
 async def test_it_is_ready_when_the_command_exits_with_0(script: str, words: str) -> None:
-    assert await look("sh", "-c", script) == words
+    assert await ask("sh", "-c", script) == words
 
 
 async def test_a_flood_of_words_is_taken_and_forgotten() -> None:
     script = "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; exit 1"
-    assert await look("sh", "-c", script) == "its command exited with 1: line 29999"
+    assert await ask("sh", "-c", script) == "its command exited with 1: line 29999"
 
 
 async def test_a_program_that_has_gone_is_an_obstacle(tmp_path: Path) -> None:
@@ -66,15 +66,14 @@ async def test_a_program_that_has_gone_is_an_obstacle(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fds_kept")
 async def test_a_command_that_hangs_is_killed_with_its_children_at_once(
-    list_marked: Callable[[], list[int]], tmp_path: Path
+    list_marked: Callable[[], list[int]], look: Any, tmp_path: Path
 ) -> None:
     script = "trap '' TERM; (trap '' TERM; sleep 60) & (setsid sleep 60 &) ; echo > up; wait"
     command = ["sh", "-c", f"cd {tmp_path}; {script}"]
     check, candidate = bind("exec", {"command": command}, tmp_path), Candidate()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(check.wait, Host(), candidate)
-        while not (tmp_path / "up").exists():
-            await trio.sleep(0.005)
+        await look.true((tmp_path / "up").exists)
         assert len(list_marked()) >= 3
         began = trio.current_time()
         nursery.cancel_scope.cancel()

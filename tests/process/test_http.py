@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,8 @@ async def serving(
     port = listener.socket.getsockname()[1]
 
     async def handle(stream: trio.abc.Stream) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):  # a handshake that the other side did not like
             await server.serve(stream)
-        except trio.BrokenResourceError:
-            pass  # a handshake that the other side did not like
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handle, [wrapped])

@@ -80,8 +80,8 @@ class Check:
         self.passed.set()
 
 
-async def wait(strategy: str, host: Host = HOST, **params: object) -> None:
-    await bind(strategy, params, Path("/")).wait(host, Candidate())
+async def wait(strategy: str, here: Host = HOST, **params: object) -> None:
+    await bind(strategy, params, Path("/")).wait(here, Candidate())
 
 
 # --- tcp ------------------------------------------------------------------------------------------
