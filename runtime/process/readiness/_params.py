@@ -27,6 +27,10 @@ class Places:
     *search* is the PATH of the process that it is for, ours when it is None.
     """
 
+    base: Path
+    find: Finder
+    search: str | None
+
     def __init__(self, base: Path, find: Finder | None = None, search: str | None = None) -> None:
         self.base, self.search = base, search
         self.find = find or Finder()

@@ -94,4 +94,4 @@ def _last_words(output: Output) -> str:
     return (last.get("stderr") or last.get("stdout", ""))[:_LONGEST_WORDS]
 
 
-EXEC = Strategy(params=ExecParams, wait=probing(probe_exec), probe=probe_exec)
+EXEC: Strategy[ExecParams] = Strategy(params=ExecParams, wait=probing(probe_exec), probe=probe_exec)

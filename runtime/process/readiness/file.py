@@ -74,4 +74,4 @@ async def is_there(
     return not obstacle
 
 
-FILE = Strategy(params=FileParams, wait=wait_file, probe=probe_file)
+FILE: Strategy[FileParams] = Strategy(params=FileParams, wait=wait_file, probe=probe_file)

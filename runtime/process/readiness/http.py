@@ -268,4 +268,4 @@ class _Answer:
         return isinstance(event, h11.EndOfMessage | h11.ConnectionClosed)
 
 
-HTTP = Strategy(params=HttpParams, wait=probing(probe_http), probe=probe_http)
+HTTP: Strategy[HttpParams] = Strategy(params=HttpParams, wait=probing(probe_http), probe=probe_http)

@@ -59,4 +59,4 @@ async def wait_log(params: LogParams, _: Host, candidate: Candidate) -> None:
         await candidate.heard[params.pattern].wait()
 
 
-LOG = Strategy(params=LogParams, wait=wait_log, attend=attend_log)
+LOG: Strategy[LogParams] = Strategy(params=LogParams, wait=wait_log, attend=attend_log)

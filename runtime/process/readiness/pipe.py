@@ -60,4 +60,4 @@ async def wait_pipe(params: PipeParams, host: Host, candidate: Candidate) -> Non
             path.unlink()
 
 
-PIPE = Strategy(params=PipeParams, wait=wait_pipe)
+PIPE: Strategy[PipeParams] = Strategy(params=PipeParams, wait=wait_pipe)

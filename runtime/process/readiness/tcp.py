@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import trio
 from pydantic import ConfigDict, Field
@@ -25,7 +25,7 @@ _LONGEST_SOCKET_PATH = 107
 class TcpParams(Params):
     """What accepts a connection: a port of a host, or a unix socket in their place."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={"anyOf": [{"required": ["port"]}, {"required": ["unix"]}]}
     )
 
@@ -144,4 +144,4 @@ def still_runs(candidate: Candidate) -> bool:
     return True
 
 
-TCP = Strategy(params=TcpParams, wait=probing(probe_tcp), probe=probe_tcp)
+TCP: Strategy[TcpParams] = Strategy(params=TcpParams, wait=probing(probe_tcp), probe=probe_tcp)
