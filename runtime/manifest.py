@@ -183,8 +183,10 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
         if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
             around["class"] = _IDLE_SERVICE
             around.pop("configuration", None)
-        elif location[2:] == ("ready_params",) and around.get("ready_strategy") in STRATEGIES:
-            del around["ready_params"], around["ready_strategy"]
+        elif location[2:] == ("ready_params",) and isinstance(around, dict):
+            del around["ready_params"]
+            if around.get("ready_strategy") in STRATEGIES:  # it would miss what it needs
+                del around["ready_strategy"]
         elif len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
             stand_in = _STAND_INS[location[2]]
             around[location[2]] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -300,13 +299,9 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def test_a_process_is_ready_by_its_third_answer(make_pilot: Any, py: Any) -> None:
+async def test_a_process_is_ready_by_its_third_answer(
+    make_pilot: Any, py: Any, free_port: Callable[[], int]
+) -> None:
     port = free_port()
     params = {"url": f"http://localhost:{port}/", "body": "fine$"}
     definition = py(SERVES, port, ready_strategy="http", ready_params=params, ready_timeout_sec=20)
