@@ -15,7 +15,6 @@ import trio
 from runtime.process.host import Host
 from runtime.process.readiness import Candidate, bind
 from runtime.process.readiness import file as module
-from runtime.process.readiness._watch import open_watch
 
 NEVER = 1_000_000.0
 
@@ -150,38 +149,6 @@ async def test_beside_the_events_we_look(tmp_path: Path, monkeypatch: pytest.Mon
         await trio.testing.wait_all_tasks_blocked(0.05)
         (tmp_path / "ready").touch()
         await passed.wait()
-
-
-@pytest.mark.usefixtures("fds_kept")
-async def test_a_look_that_hangs_is_left_to_itself_and_closes_what_it_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hanging, go, done = threading.Event(), threading.Event(), threading.Event()
-    realpath = os.path.realpath
-
-    def hang(path: Path) -> str:
-        hanging.set()
-        go.wait(20)
-        return realpath(path)
-
-    monkeypatch.setattr("runtime.process.readiness._watch.os.path.realpath", hang)
-    host = Host()
-    async with open_watch(tmp_path / "x", host) as watch, trio.open_nursery() as nursery:
-
-        def look() -> None:
-            watch.set()
-            watch.set()  # closed by now
-            done.set()
-
-        async def run() -> None:
-            await trio.to_thread.run_sync(look, abandon_on_cancel=True)
-
-        nursery.start_soon(run)
-        await trio.to_thread.run_sync(hanging.wait)
-        nursery.cancel_scope.cancel()
-    go.set()
-    await trio.to_thread.run_sync(done.wait)
-    assert watch._inotify.closed
 
 
 async def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:

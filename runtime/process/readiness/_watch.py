@@ -4,7 +4,6 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import trio
@@ -23,25 +22,14 @@ class FolderWatch:
         self._path, self._host, self._inotify = path, host, inotify
         self._watches: set[int] = set()
         self._names: set[str] = set()
-        # A thread that hangs in a look is left to itself, and may come back after the end.
-        self._lock, self._in_use, self._closed = Lock(), False, False
 
     def set(self) -> None:
-        """Watch what there is to be watched now, from any thread.
+        """Watch what there is to be watched now; it looks at the disk, so call it in a thread.
 
         Look only after it: what appears between a look and this is told by nobody.
         """
-        with self._lock:
-            if self._inotify is None or self._closed:
-                return
-            self._in_use = True
-        try:
+        if self._inotify is not None:
             self._set({_split(each) for each in (self._path, _follow(self._path))})
-        finally:
-            with self._lock:
-                self._in_use = False
-                if self._closed:
-                    self._inotify.close()
 
     def _set(self, places: Iterable[tuple[Path, str]]) -> None:
         flags = _late.inotify().flags
@@ -73,11 +61,9 @@ class FolderWatch:
         return not is_echo and (not event.name or event.name in self._names)
 
     def close(self) -> None:
-        """End it; what is left of it ends with the last look."""
-        with self._lock:
-            self._closed = True
-            if self._inotify is not None and not self._in_use:
-                self._inotify.close()
+        """End it; nobody may be setting it then."""
+        if self._inotify is not None:
+            self._inotify.close()
 
 
 @asynccontextmanager

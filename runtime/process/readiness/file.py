@@ -55,12 +55,16 @@ async def wait_there(path: Path, host: Host, candidate: Candidate) -> None:
 
 
 async def is_there(
-    path: Path, host: Host, candidate: Candidate, before: Callable[[], object] = lambda: None
+    path: Path, host: Host, candidate: Candidate, before: Callable[[], object] | None = None
 ) -> bool:
-    """Return whether *path* exists, by one look in a thread, in which *before* is called first."""
+    """Return whether *path* exists, by one look in a thread, in which *before* is called first.
+
+    Cancelled, a look at a disk that hangs is left to itself, unless there is something before it.
+    """
 
     def look() -> str:
-        before()
+        if before is not None:
+            before()
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -69,7 +73,9 @@ async def is_there(
             return f"{path}: {error.strerror}"
         return ""
 
-    obstacle = await trio.to_thread.run_sync(look, limiter=host.checks, abandon_on_cancel=True)
+    obstacle = await trio.to_thread.run_sync(
+        look, limiter=host.checks, abandon_on_cancel=before is None
+    )
     candidate.obstacle = obstacle
     return not obstacle
 
