@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from types import ModuleType
 
 
+def h11() -> ModuleType:
+    """Return h11, for http checks."""
+    return importlib.import_module("h11")
+
+
+def inotify() -> ModuleType:
+    """Return inotify_simple, for who waits for a file."""
+    return importlib.import_module("inotify_simple")
+
+
 def logging_config() -> ModuleType:
     """Return ``logging.config``, for who configures logging."""
     return importlib.import_module("logging.config")

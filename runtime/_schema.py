@@ -4,7 +4,6 @@ It gives no false alarm: what the loader takes, it takes as well, numbers in quo
 in any place included. The rest (programs, folders, names, circles) only the loader can know.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -12,7 +11,7 @@ from pydantic_core import core_schema
 
 from runtime.manifest import OTHER_SPELLINGS, Manifest
 from runtime.process.models import SHELL
-from runtime.process.readiness import REQUIRED_PARAMS
+from runtime.process.readiness import STRATEGIES, Params
 
 _VARIABLE = r"\$\{"
 _NUMBER = r"^\s*[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -86,7 +85,7 @@ def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[st
             "if": {"properties": {"command": {"type": "string"}}, "required": ["command"]},
             "then": {"properties": {"path": {"const": SHELL}, "args": {"maxItems": 0}}},
         },
-        *(_needs_params(strategy, params) for strategy, params in REQUIRED_PARAMS.items()),
+        *(_has_params(name, strategy.params) for name, strategy in STRATEGIES.items()),
     ]
     about = {
         "$schema": GenerateJsonSchema.schema_dialect,
@@ -95,10 +94,16 @@ def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[st
         "description": "What is to run together, as one tree: `python -m runtime manifest.yaml`.",
     }
     definitions = made.pop("$defs")
+    for strategy in STRATEGIES.values():
+        params = strategy.params
+        definitions[params.__name__] = params.model_json_schema(schema_generator=_Generator)
     return {**about, **{k: v for k, v in made.items() if k not in about}, "$defs": definitions}
 
 
-def _needs_params(strategy: str, params: Sequence[str]) -> JsonSchemaValue:
+def _has_params(strategy: str, params: type[Params]) -> JsonSchemaValue:
+    """Return that a process with *strategy* has these *params*."""
     named = {"properties": {"ready_strategy": {"const": strategy}}, "required": ["ready_strategy"]}
-    given = {"properties": {"ready_params": {"required": list(params)}}}
-    return {"if": named, "then": {**given, "required": ["ready_params"]} if params else True}
+    given = {"properties": {"ready_params": {"$ref": f"#/$defs/{params.__name__}"}}}
+    # None is required where it takes one of several, as its schema says then.
+    needed = {"required", "anyOf"} & params.model_json_schema().keys()
+    return {"if": named, "then": {**given, "required": ["ready_params"]} if needed else given}

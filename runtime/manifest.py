@@ -6,17 +6,18 @@ from contextlib import suppress
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime._documents import Document, DocumentError, read_document
-from runtime._problems import Location, Named, Problem, did_you_mean, raise_any
+from runtime._model_errors import explain, place_in
+from runtime._problems import Location, Named, Problem, raise_any
 from runtime._specs import Entry
 from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
+from runtime.process.readiness import STRATEGIES
 from runtime.service.specs import ServiceEntry
 
 # What is complained about is left out when the rest is checked; the place of these is taken by
@@ -26,7 +27,6 @@ _STAND_INS: Mapping[str | int, Any] = {
     "path": sys.executable,
     "affinity": None,
     "processor_affinity": None,
-    "ready_params": {"path": "ready", "port": 1},
     "restart": {"when": "never"},
     "shutdown_strategy": "do_not_restart",
 }
@@ -39,8 +39,6 @@ _ENTRIES = (("processes",), ("services",))
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
 #: A field of a process by its other spelling.
 OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
-_WORDS = {"model_type": "must be a mapping of keys to values", "path_type": "must be a path"}
-
 
 _NOTHING = Problem(("processes",), "there is nothing to run; name processes, or services")
 
@@ -137,7 +135,7 @@ def load_manifest(
         errors = error.errors(include_url=False)
         distinct = _distinct(errors, source.origins)
         for each in islice(distinct, _MOST_PROBLEMS + 1):
-            problems.append(_explain(each, data, problems))
+            problems.append(explain(each, Manifest, data, told=problems, spell=_spelled))
         # What cannot be read must not hide what is wrong with the rest.
         if len(distinct) <= _MOST_PROBLEMS:
             with suppress(ValidationError):
@@ -167,7 +165,7 @@ def _distinct(errors: Iterable[ErrorDetails], origins: Sequence[int]) -> list[Er
 
 
 def _unusable(error: ErrorDetails, data: object) -> Location:
-    location = _in_data(error["loc"], data)
+    location = place_in(error["loc"], data, _spelled)
     return (*location, error["loc"][-1]) if error["type"] == "missing" else location
 
 
@@ -185,6 +183,10 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
         if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
             around["class"] = _IDLE_SERVICE
             around.pop("configuration", None)
+        elif location[2:] == ("ready_params",) and isinstance(around, dict):
+            del around["ready_params"]
+            if around.get("ready_strategy") in STRATEGIES:  # it would miss what it needs
+                del around["ready_strategy"]
         elif len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
             stand_in = _STAND_INS[location[2]]
             around[location[2]] = (
@@ -225,57 +227,6 @@ def _look(here: Any, step: str | int) -> Any:  # noqa: ANN401 - whatever a file 
 
 
 # --- problems in words ----------------------------------------------------------------------------
-
-
-def _explain(error: ErrorDetails, data: object, told: Sequence[Problem]) -> Problem:
-    """Return a problem of the model's in words that name the remedy, at its place in the data."""
-    location = _in_data(error["loc"], data)
-    key = str(error["loc"][-1]) if error["loc"] else ""
-    if error["type"] == "extra_forbidden":
-        hint = did_you_mean(key, _keys_at(error["loc"][:-1]), told=told)
-        return Problem(location, f"unknown key{hint}")
-    if error["type"] == "missing":
-        return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
-    if error["type"] in _WORDS:
-        return Problem(location, _WORDS[error["type"]])
-    if error["type"] == "string_type" and isinstance(error["input"], int | float):
-        return Problem(location, "must be text; put it in quotes")
-    words = error["msg"].removeprefix("Value error, ")
-    return Problem(location, words[:1].lower() + words[1:])
-
-
-def _keys_at(loc: Sequence[str | int]) -> list[str]:
-    """Return the keys that the model at *loc* knows."""
-    model: type[BaseModel] = Manifest
-    for step in loc:
-        for name, field in model.model_fields.items():
-            if step in (name, field.alias):
-                model = next(_models_in(field.annotation), model)
-                break
-    return [_key(name, field) for name, field in model.model_fields.items()]
-
-
-def _key(name: str, field: FieldInfo) -> str:
-    return field.alias or name
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
-
-
-def _in_data(loc: Sequence[str | int], data: object) -> Location:
-    """Return *loc* without the steps that only the model knows, such as a union's choice."""
-    location: Location = ()
-    here: Any = data
-    for each in loc:
-        step = _spelled(each, here)
-        known = isinstance(here, Mapping) and step in here
-        if known or (isinstance(here, list) and isinstance(step, int) and step < len(here)):
-            location, here = (*location, step), _look(here, step)
-    return location
 
 
 def _spelled(step: str | int, here: object) -> str | int:

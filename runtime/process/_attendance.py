@@ -6,6 +6,7 @@ own end, whatever the watches are doing then.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 
 import trio
 
@@ -18,6 +19,9 @@ from .host import Host
 from .models import Process, call_hooks
 from .popen import PopenView
 from .readiness import Candidate
+
+# What a child has printed is read as soon as it has ended, unless a descendant holds its output.
+_LAST_WORDS_SEC = 0.05
 
 Watch = Callable[[], Awaitable[Exception | None]]
 
@@ -36,6 +40,11 @@ class Attendance:
 
     async def run(self) -> Exception | None:
         """Wait for the end of the child, or for what ends it; return what was wrong about that."""
+        check = self._process.check
+        with nullcontext() if check is None else check.attend(self._candidate):
+            return await self._watch_to_the_end()
+
+    async def _watch_to_the_end(self) -> Exception | None:
         if not (watches := self._watches()):
             self._report_ready()
             return self._judge(await self._child.wait_exit())
@@ -44,6 +53,8 @@ class Attendance:
             for watch in watches:
                 nursery.start_soon(self._keep, watch, nursery.cancel_scope)
             returncode = await self._child.wait_exit()
+            if not self._ready:
+                await self._hear_last_words()
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             self._unit.ending(in_words(self._failure))
@@ -57,6 +68,14 @@ class Attendance:
             return []
         return [self._get_ready]
 
+    async def _hear_last_words(self) -> None:
+        """Let a check hear what the child has printed before its end: it may have been ready."""
+        check = self._process.check
+        if check is not None and check.listens:
+            with trio.move_on_after(_LAST_WORDS_SEC):
+                await self._child.output_ended.wait()
+            await trio.lowlevel.checkpoint()
+
     async def _keep(self, watch: Watch, generation: trio.CancelScope) -> None:
         try:
             failure = await watch()
@@ -68,12 +87,11 @@ class Attendance:
 
     async def _get_ready(self) -> Exception | None:
         await call_hooks(self._process, PopenView(self._child), "post_start", self._host)
-        ready = self._process.ready_strategy is None
+        ready = False
+        with trio.move_on_after(self._process.ready_timeout_sec) as patience:
+            ready = await self._process.check_ready(self._host, self._candidate)
         if not ready:
-            with trio.move_on_after(self._process.ready_timeout_sec):
-                ready = await self._process.check_ready(self._host, self._candidate)
-        if not ready:
-            return self._not_ready()
+            return self._not_ready(gave_up=not patience.cancelled_caught)
         self._report_ready()
         return None
 
@@ -81,7 +99,7 @@ class Attendance:
         self._ready = True
         self._unit.started()
 
-    def _not_ready(self) -> NotReadyError:
+    def _not_ready(self, *, gave_up: bool) -> NotReadyError:
         process = self._process
         return NotReadyError(
             process.name,
@@ -89,6 +107,7 @@ class Attendance:
             process.ready_timeout_sec,
             "ready_timeout_sec",
             self._candidate.obstacle,
+            gave_up=gave_up,
         )
 
     def _judge(self, returncode: int) -> ProcessExitedError | None:

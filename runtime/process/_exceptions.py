@@ -3,13 +3,14 @@
 ProcessError
 ├── SpawnError            it could not be started at all
 ├── ProcessExitedError    it ended although nobody asked it to
-├── NotReadyError         its readiness check did not pass in time
+├── NotReadyError         its readiness check did not pass in time, or gave up
 └── SurvivorsError        something of it outlived SIGKILL
 """
 
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class ProcessError(Exception):
@@ -78,7 +79,7 @@ def _rebuild_exited(
 
 
 class NotReadyError(ProcessError):
-    """A readiness check did not pass within *within_sec* seconds, or said that it never will.
+    """A readiness check did not pass within *within_sec* seconds, or *gave_up* before.
 
     *obstacle* is what kept it from that, in words, where it is known.
     """
@@ -88,19 +89,36 @@ class NotReadyError(ProcessError):
     within_sec: float
     setting: str
     obstacle: str
+    gave_up: bool
 
     def __init__(
-        self, name: str, strategy: str, within_sec: float, setting: str, obstacle: str = ""
+        self,
+        name: str,
+        strategy: str,
+        within_sec: float,
+        setting: str,
+        obstacle: str = "",
+        *,
+        gave_up: bool = False,
     ) -> None:
-        super().__init__(name, strategy, within_sec, setting, obstacle)
+        super().__init__(name, strategy, within_sec, setting, obstacle, gave_up)
         self.name, self.strategy, self.within_sec = name, strategy, within_sec
-        self.setting, self.obstacle = setting, obstacle
+        self.setting, self.obstacle, self.gave_up = setting, obstacle, gave_up
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_not_ready, self.args
 
     def __str__(self) -> str:
+        if self.gave_up:
+            return f"its {self.strategy} check has given up on it{_because(self.obstacle)}"
         return (
             f"not ready within {self.within_sec:g} s by its {self.strategy} check"
             f" (the limit is {self.setting}){_because(self.obstacle)}"
         )
+
+
+def _rebuild_not_ready(*args: Any) -> NotReadyError:  # noqa: ANN401 - as they were given
+    return NotReadyError(*args[:-1], gave_up=args[-1])
 
 
 def _because(obstacle: str) -> str:

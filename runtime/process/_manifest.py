@@ -9,8 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
-    ValidationError,
     ValidationInfo,
     model_validator,
 )
@@ -29,13 +27,10 @@ from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
 from .privileges import Rights
-from .readiness import REQUIRED_PARAMS
 from .specs import FilePath
 
-_HIGHEST_PORT = 65_535
 # Replicas that wait for replicas: a few lines could ask for half a million edges.
 _MOST_EDGES = 50_000
-_PATH: TypeAdapter[Path] = TypeAdapter(FilePath)
 
 
 class ProcessManifest(BaseModel):
@@ -256,23 +251,15 @@ class ProcessManifest(BaseModel):
         return self
 
     def validate_ready_config(self) -> Self:
-        """Check that every built-in readiness strategy has the parameters that it needs."""
+        """Check what every built-in readiness strategy is told, and make its paths absolute."""
         problems: list[Problem] = []
+        base, find = self._base(), Finder()
         for process in self.processes:
-            here = (*process.location, "ready_params")
-            strategy, params = process.ready_strategy or "", process.ready_params
-            problems += [
-                Problem((*here, name), f"is missing; the {strategy} strategy needs it")
-                for name in REQUIRED_PARAMS.get(strategy, ())
-                if params.get(name) is None
-            ]
-            path = params.get("path")
-            if "path" in REQUIRED_PARAMS.get(strategy, ()) and path is not None:
-                problems += [Problem((*here, "path"), message) for message in _judge_path(path)]
-            port = params.get("port")
-            if strategy == "tcp" and port is not None and not _is_port(port):
-                message = f"must be a number from 1 to {_HIGHEST_PORT}"
-                problems.append(Problem((*here, "port"), message))
+            try:
+                process.bind_check(base, find)
+            except ProblemsError as error:
+                here = (*process.location, "ready_params")
+                problems += [Problem((*here, *where), what) for where, what in error.problems]
         raise_any(problems)
         return self
 
@@ -320,23 +307,6 @@ class ProcessManifest(BaseModel):
         """Check that every log can be written, and that no two processes write to one file."""
         raise_any(list(find_log_problems(self.processes)))
         return self
-
-
-def _judge_path(value: object) -> list[str]:
-    try:
-        _PATH.validate_python(value)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        is_none = wrong["type"] == "path_type"
-        return ["must be a path" if is_none else wrong["msg"].removeprefix("Value error, ")]
-    return []
-
-
-def _is_port(value: object) -> bool:
-    try:
-        return not isinstance(value, bool) and 1 <= int(str(value)) <= _HIGHEST_PORT
-    except ValueError:
-        return False
 
 
 def _find_duplicates(entries: Sequence[Entry]) -> list[Problem]:

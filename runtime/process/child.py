@@ -45,12 +45,14 @@ class Child:
     command: Command
     pid: int
     family: Family
+    output_ended: trio.Event  #: set once all of its output has been read
 
     def __init__(self, command: Command, host: Host, spawned: Spawned) -> None:
         self.command, self.pid = command, spawned.popen.pid
         self._popen, self._pidfd, self._host = spawned.popen, spawned.pidfd, host
         self._returncode: int | None = None
         self.family = Family(self.pid, command.name, host)
+        self.output_ended = trio.Event()
 
     @property
     def returncode(self) -> int | None:
@@ -166,7 +168,7 @@ async def open_child(
             log.open(unit) if log is not None else nullcontext(),
             trio.open_nursery() as readers,
         ):
-            reading = _Reading(output)
+            reading = _Reading(output, child.output_ended)
             reading.start(readers, spawned.stdout, "stdout")
             reading.start(readers, spawned.stderr, "stderr")
             try:
@@ -196,8 +198,8 @@ class _Reading:
     that of the stop, and the drain after it.
     """
 
-    def __init__(self, output: Output) -> None:
-        self.ended = trio.Event()
+    def __init__(self, output: Output, ended: trio.Event) -> None:
+        self.ended = ended
         self._output = output
         self._scopes: set[trio.CancelScope] = set()
 

@@ -31,7 +31,7 @@ from .host import Host
 from .output import Output
 from .popen import PopenView
 from .privileges import Privileges, Rights, Wishes, decide, judge_program
-from .readiness import STRATEGIES, Candidate, wait_ready
+from .readiness import STRATEGIES, BoundCheck, Candidate, bind, wait_ready
 from .specs import (
     RLIMITS,
     Account,
@@ -245,6 +245,7 @@ class Process(BaseModel):
     _hooks: dict[ProcessHookType, list[LifecycleHookType]] = PrivateAttr(default_factory=_no_hooks)
     _stat_handlers: list[StatHandlerType] = PrivateAttr(default_factory=list)
     _ready_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
+    _check: BoundCheck | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -379,7 +380,7 @@ class Process(BaseModel):
         self.path, self._found_on_path = find.executable(self.path, base, self.env.get("PATH"))
 
     def resolve_folders(self, base: Path) -> None:
-        """Make absolute: the working directory, the log, the path that readiness looks at."""
+        """Make absolute: the working directory, and the log."""
         if self.log is not None:
             self.log = self.log.model_copy(update={"file": base / self.log.file})
         if self.working_directory is not None:
@@ -387,8 +388,31 @@ class Process(BaseModel):
         else:
             in_base = self._found_on_path or self.command_line is not None
             self.working_directory = base if in_base else self.path.parent
-        if self.ready_strategy in STRATEGIES and "path" in self.ready_params:
-            self.ready_params["path"] = str(base / str(self.ready_params["path"]))
+
+    def bind_check(self, base: Path, find: Finder | None = None) -> None:
+        """Make the built-in check of ``ready_strategy``, if it is one, with ``ready_params``.
+
+        Their paths become absolute, by *base*. Raises `ProblemsError`, its locations beginning
+        inside of the parameters.
+        """
+        self._check = None
+        if self.ready_strategy is not None and self.ready_strategy in STRATEGIES:
+            self._check = self._bind(self.ready_strategy, base, find)
+
+    def _bind(self, strategy: str, base: Path, find: Finder | None = None) -> BoundCheck:
+        search = self.env.get("PATH")
+        check = bind(strategy, self.ready_params, base, find=find, search=search)
+        self.ready_params.update(check.resolved)
+        return check
+
+    @property
+    def check(self) -> BoundCheck | None:
+        """The built-in check of its readiness; None where a plugin, or nobody, decides."""
+        if self._ready_strategy is not None or self.ready_strategy is None:
+            return None
+        if self._check is None:  # it is of no manifest
+            self._check = self._bind(self.ready_strategy, Path.cwd())
+        return self._check
 
     @property
     def privileges(self) -> Privileges | None:
@@ -478,9 +502,8 @@ class Process(BaseModel):
             return await call_plugin(
                 self._ready_strategy, self, host.check_interval_sec, limiter=host.plugins
             )
-        if self.ready_strategy is not None:
-            strategy = STRATEGIES[self.ready_strategy]
-            await strategy.wait(self.ready_params, host, candidate or Candidate())
+        if self.check is not None:
+            await self.check.wait(host, candidate or Candidate())
         return True
 
     async def wait_until_ready(self) -> bool:

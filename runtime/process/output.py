@@ -27,25 +27,34 @@ class Line(NamedTuple):
     timestamp: float
 
 
-class Output:
-    """The newest lines of one process, over all its generations, and whoever wants each line."""
+#: Is given new lines as they come; it must not block.
+Listener = Callable[[Sequence[Line]], None]
 
-    def __init__(self, echo: Callable[[Sequence[Line]], None] | None = None) -> None:
-        #: Takes each line for the log file; like *echo* it must not block.
-        self.log: Callable[[Sequence[Line]], None] | None = None
-        self.lines: Journal[Line] = Journal(
+
+class Output:
+    """The newest lines of one process, over all its generations, and whoever wants each line.
+
+    *listeners* get each line as it comes, in the order in which they are added; the key says whose
+    one is, and a second one under the same key takes the place of the first.
+    """
+
+    lines: Journal[Line]
+    listeners: dict[object, Listener]
+
+    def __init__(self) -> None:
+        self.lines = Journal(
             _LINES_KEPT, weight_limit=_CHARACTERS_KEPT, weigh=lambda line: len(line.text)
         )
-        self.echo = echo
+        self.listeners = {}
 
     def add(self, lines: Sequence[Line]) -> None:
         """Keep *lines*, the oldest giving way, and hand them on."""
+        if not lines:
+            return
         for line in lines:
             self.lines.append(line)
-        if lines and self.echo is not None:
-            self.echo(lines)
-        if lines and self.log is not None:
-            self.log(lines)
+        for listener in tuple(self.listeners.values()):  # one may go when it has heard enough
+            listener(lines)
 
 
 class LineSplitter:

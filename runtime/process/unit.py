@@ -26,7 +26,7 @@ class _Run:
         self._log: LogFile | None = None
         if process.log is not None:
             self._log = LogFile(process.log, host.logs)
-            process.output.log = self._log.add
+            process.output.listeners["log"] = self._log.add
         self._survivors: list[Member] = []
 
     async def __call__(self, *, task_status: UnitHandle) -> None:
@@ -84,7 +84,7 @@ class _Run:
 def process_unit(process: Process, host: Host, *, restarts_also: tuple[str, ...] = ()) -> Unit:
     """Return the unit that runs *process* on *host*; *restarts_also* is that of a `Unit`."""
     if host.echo is not None:
-        process.output.echo = partial(host.echo, process.name)
+        process.output.listeners["echo"] = partial(host.echo, process.name)
     return Unit(
         name=process.name,
         body=_Run(process, host),

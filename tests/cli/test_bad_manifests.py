@@ -131,6 +131,54 @@ UNSET = (
 )
 FINITE = "input should be a finite number"
 
+LONG = "s" * 108
+#: A strategy, its parameters, and each line that is said of them, from their key on.
+READINESS = [
+    ("tcp", "prot: 80, port: 80", ".prot: unknown key; did you mean 'port'?"),
+    ("tcp", "host: here", ".port: is missing; the tcp strategy needs it, or `unix`"),
+    ("tcp", "port: 80, host: 5", ".host: must be text; put it in quotes"),
+    ("tcp", "port: 80, unix: s", ".port: means nothing beside `unix`; leave one of them out"),
+    ("tcp", "host: a, unix: s", ".host: means nothing beside `unix`; leave one of them out"),
+    ("tcp", f"unix: /{LONG}", f".unix: /{LONG} is longer than 107 bytes; …"),
+    ("tcp", "port: x, hots: y", ".hots: unknown key; …", ".port: must be a number from 1 to 65535"),
+    ("file", "path: ready, x: 1", ".x: unknown key"),
+    ("file", "path: null", ".path: must be a path"),
+    ("pipe", 'path: "a\\0b"', ".path: must not contain a NUL character"),
+    ("log", "", ".pattern: is missing; the log strategy needs it"),
+    ("log", 'pattern: ""', ".pattern: string should have at least 1 character"),
+    ("log", 'pattern: "a["', ".pattern: is no regular expression: unterminated character …"),
+    ("log", 'pattern: "a{99999999999}"', ".pattern: is no regular expression: the repetition …"),
+    ("log", f"pattern: {'(' * 999}", ".pattern: is no regular expression: …"),
+    ("log", f"pattern: {'x' * 1001}", ".pattern: string should have at most 1000 characters"),
+    ("exec", "", ".command: is missing; the exec strategy needs it"),
+    ("exec", "command: []", ".command: list should have at least 1 item after validation, not 0"),
+    ("exec", "command: pg_isready -q", ".command: input should be a valid list"),
+    ("exec", "command: [no-such-program]", ".command.0: there is no 'no-such-program' in …"),
+    ("exec", "command: [./m.yaml]", ".command.0: …/m.yaml is not executable; `chmod +x` it"),
+    ("exec", "command: [sh, 5]", ".command.1: must be text; put it in quotes"),
+    ("http", "", ".url: is missing; the http strategy needs it"),
+    ("http", "url: localhost/x", ".url: must be a URL such as http://localhost:8000/healthz"),
+    ("http", "url: 'ftp://a'", ".url: must be a URL such as http://localhost:8000/healthz"),
+    ("http", "url: 'http://:80'", ".url: must be a URL such as http://localhost:8000/healthz"),
+    ("http", "url: 'http://a..b'", ".url: must be a URL such as http://localhost:8000/healthz"),
+    ("http", "url: 'http://a:0'", ".url: must be a URL such as http://localhost:8000/healthz"),
+    ("http", "url: 'http://a:70000'", ".url: is no URL: Port out of range 0-65535"),
+    ("http", "url: 'http://[::1'", ".url: is no URL: Invalid IPv6 URL"),
+    ("http", "url: 'http://a/b c'", ".url: must be of ASCII without spaces; …"),
+    ("http", "url: 'http://u:p@a'", ".url: must not have a user in it; …"),
+    ("http", "url: 'http://a', status: [200, 99]", ".status.1: input should be greater than …"),
+    ("http", "url: 'http://a', status: ok", ".status: input should be a valid integer, …"),
+    ("http", "url: 'http://a', status: []", ".status: list should have at least 1 item …"),
+    ("http", "url: 'http://a', body: '('", ".body: is no regular expression: missing ), …"),
+    ("http", "url: 'http://a', headers: {a b: c}", ".headers.a b: is no name of a header"),
+    ("http", "url: 'http://a', headers: {A: b, a: b}", ".headers: has a header twice; …"),
+    ("http", "url: 'http://a', headers: {Expect: a}", ".headers.Expect: is not for a check …"),
+    ("http", 'url: "http://a", headers: {a: "b\\nc"}', ".headers.a: is no value of a header: …"),
+    ("http", "url: 'http://a', headers: {a: 1}", ".headers.a: must be text; put it in quotes"),
+    ("http", "url: 'http://a', verify: 2", ".verify: input should be a valid boolean, …"),
+    ("http", f"url: 'http://a', unix: /{LONG}", f".unix: /{LONG} is longer than 107 bytes; …"),
+]
+
 BAD: dict[str, Bad] = {
     # The file itself.
     "missing": raw(lambda path: None, "1: No such file or directory"),
@@ -453,7 +501,7 @@ BAD: dict[str, Bad] = {
     ),
     # Readiness.
     "missing readiness parameter": process(
-        "ready_strategy: tcp", "ready_params.port: is missing; the tcp strategy needs it"
+        "ready_strategy: tcp", "ready_params.port: is missing; the tcp strategy needs it, or `unix`"
     ),
     "missing path of readiness": process(
         "ready_strategy: file, ready_params: {}",
@@ -470,6 +518,13 @@ BAD: dict[str, Bad] = {
         "ready_strategy: tcp, ready_params: 5432",
         "ready_params: input should be a valid dictionary",
     ),
+    **{
+        f"readiness by {params}": entry(
+            f"ready_strategy: {strategy}, ready_params: {{{params}}}",
+            *(f"3: processes.bad.ready_params{line}" for line in lines),
+        )
+        for strategy, params, *lines in READINESS
+    },
     # Variables.
     "missing variable": process(
         'args: ["${NEVER_SET_ANYWHERE}"]',

@@ -105,6 +105,8 @@ odd_text = st.sampled_from(
             "file",
             "pipe",
             "http",
+            "exec",
+            "log",
             "ready",
             "always",
         ),
@@ -130,7 +132,19 @@ SMALL: Mapping[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["a", "b", "c", "nobody", {"name": "a", "condition": "completed"}])
     ),
     "ready_params": st.fixed_dictionaries(
-        {}, optional={"port": numbers | odd_text, "path": odd_text | junk, "host": junk}
+        {},
+        optional={
+            "port": numbers | odd_text,
+            "path": odd_text | junk,
+            "host": junk,
+            "url": st.just("http://[::1]:8000/") | odd_text | junk,
+            "status": numbers | junk,
+            "pattern": odd_text | junk,
+            "body": odd_text,
+            "headers": junk,
+            "unix": odd_text,
+            "command": st.lists(odd_text) | junk,
+        },
     ),
     "env_file": st.sampled_from(["m.yaml", "gone", ".", "/dev/null"]),
     "class_path": st.sampled_from(

@@ -19,7 +19,7 @@ from runtime._schema import manifest_schema
 from runtime.cli._schema import schema
 from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
 from runtime.process import Dependency, Process, RestartSpec
-from runtime.process.readiness import REQUIRED_PARAMS
+from runtime.process.readiness import STRATEGIES
 from runtime.service.specs import ServiceEntry
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "manifest": (Manifest, SCHEMA),
     **{
         model.__name__: (model, DEFINITIONS[model.__name__])
-        for model in (Process, ServiceEntry, RestartSpec, Dependency, GroupSpec)
+        for model in (
+            *(Process, ServiceEntry, RestartSpec, Dependency, GroupSpec),
+            *(strategy.params for strategy in STRATEGIES.values()),
+        )
     },
 }
 
@@ -152,7 +155,28 @@ def test_it_takes_what_the_readme_shows(block: str) -> None:
     assert complaints(yaml.safe_load(block)) == []
 
 
+#: Parameters that will do, for each strategy.
+PARAMS: dict[str, dict[str, Any]] = {
+    "tcp": {"port": 5432},
+    "http": {"url": "http://localhost:8000/healthz"},
+    "exec": {"command": ["true"]},
+    "file": {"path": "ready"},
+    "pipe": {"path": "ready"},
+    "log": {"pattern": "listening"},
+}
+
 GOOD: list[dict[str, Any]] = [
+    *({"ready_strategy": name, "ready_params": params} for name, params in PARAMS.items()),
+    {"ready_strategy": "tcp", "ready_params": {"unix": "api.sock"}},
+    {"ready_strategy": "tcp", "ready_params": {"unix": "api.sock", "port": None, "host": None}},
+    {"ready_strategy": "http", "ready_params": {"url": "http://a:${P:-1}/", "status": "${S:-200}"}},
+    {"ready_strategy": "http", "ready_params": {"url": "http://a", "status": [200, "204"]}},
+    {"ready_strategy": "http", "ready_params": {"url": "https://a", "verify": "no", "unix": "x"}},
+    {
+        "ready_strategy": "http",
+        "ready_params": {"url": "http://[::1]", "body": "a", "status": None},
+    },
+    {"ready_strategy": "a-plugins", "ready_params": {"x": [1]}},
     {},
     {"args": ["-c", "exit"], "env": {"A": "b"}, "working_directory": "."},
     {"command": "exit 1"},
@@ -393,12 +417,18 @@ def test_for_no_value_of_a_restart_block_it_gives_a_false_alarm(tmp_path: Path, 
         {"replicas": 0},
         {"replicas": 1001},
         {"replicas": "two"},
-        *({"ready_strategy": name} for name, params in REQUIRED_PARAMS.items() if params),
+        *({"ready_strategy": name} for name in STRATEGIES),
+        *({"ready_strategy": name, "ready_params": {}} for name in STRATEGIES),
         *(
-            {"ready_strategy": name, "ready_params": {"x": 1}}
-            for name, params in REQUIRED_PARAMS.items()
-            if params
+            {"ready_strategy": name, "ready_params": {**params, **wrong}}
+            for name, params in PARAMS.items()
+            for wrong in ({"x": 1}, {key: [] for key in params})
         ),
+        {"ready_strategy": "tcp", "ready_params": {"port": 0}},
+        {"ready_strategy": "http", "ready_params": {"url": "http://a", "status": [99]}},
+        {"ready_strategy": "http", "ready_params": {"url": "http://a", "headers": {"a": 1}}},
+        {"ready_strategy": "exec", "ready_params": {"command": "true"}},
+        {"ready_strategy": "log", "ready_params": {"pattern": ""}},
     ],
     ids=json.dumps,
 )

@@ -397,7 +397,7 @@ async def test_output_that_cannot_be_handed_on_ends_the_block_with_that_error(ro
     def fail(lines: object) -> None:
         raise OSError("the disk is full")
 
-    room.output.echo = fail
+    room.output.listeners["echo"] = fail
     with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="the disk is full")):
         async with room.open(room.sh("echo hello; exec sleep 60")):
             await trio.sleep_forever()

@@ -53,6 +53,10 @@ def test_an_end_in_words(returncode: int, words: str) -> None:
             "not ready within 5 s by its tcp check (the limit is a_setting): port 80 is held by 7",
         ),
         (
+            NotReadyError("p", "mine", 5.0, "ready_timeout_sec", "no", gave_up=True),
+            "its mine check has given up on it: no",
+        ),
+        (
             SurvivorsError("p", [3, 4]),
             "pid 3, 4 outlived SIGKILL; it is not started again while that is there",
         ),

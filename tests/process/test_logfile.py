@@ -89,7 +89,7 @@ class Logged:
 
     def set_up(self, **fields: Any) -> None:
         self.room.log = LogFile(LogSpec(file=self.path, **fields), self.limiter)
-        self.room.output.log = self.room.log.add
+        self.room.output.listeners["log"] = self.room.log.add
 
     async def run(self, command: Any, *, stop_at_end_sec: float | None = None) -> None:
         """Run to the end of the program and of its output; then there is so much time left."""

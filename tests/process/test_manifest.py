@@ -112,7 +112,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tell: Tell, tmp_
         8: processes.api.restart.facto: unknown key; did you mean 'factor'?
         8: processes.api.restart.when: input should be 'always', 'failure' or 'never'
         9: processes.api.shutdown_strategy: input should be {strategies}
-        11: processes.api.ready_params.port: is missing; the tcp strategy needs it
+        11: processes.api.ready_params.prot: unknown key; did you mean 'port'?
         12: processes.api.stop_signal: {signal}
         13: processes.api.affinity.0: {integer}
         14: processes.api.lifecycle_hook: unknown key; did you mean 'lifecycle_hooks'?
@@ -186,7 +186,7 @@ def in_yaml(process: str, rest: str = "") -> str:
         ),
         (
             "ready_strategy: tcp",
-            "2: processes.api.ready_params.port: is missing; the tcp strategy needs it",
+            "2: processes.api.ready_params.port: is missing; the tcp strategy needs it, or `unix`",
         ),
         (
             "ready_strategy: tcp, ready_params: {port: 70000}",

@@ -127,7 +127,8 @@ def test_the_tail_is_bounded_in_lines_and_in_size() -> None:
 
 def test_new_lines_are_handed_on_as_they_come() -> None:
     handed: list[Sequence[Line]] = []
-    output = Output(echo=handed.append)
+    output = Output()
+    output.listeners["echo"] = handed.append
     lines = [Line("stderr", "a", 1.0), Line("stderr", "b", 1.0)]
     output.add(lines)
     output.add([])

@@ -277,12 +277,12 @@ def test_each_step_raises_what_it_finds(step: str) -> None:
         (
             [{"ready_strategy": "tcp"}],
             ("processes", "p0", "ready_params", "port"),
-            "is missing; the tcp strategy needs it",
+            "is missing; the tcp strategy needs it, or `unix`",
         ),
         (
             [{"ready_strategy": "tcp", "ready_params": {"port": None}}],
             ("processes", "p0", "ready_params", "port"),
-            "is missing; the tcp strategy needs it",
+            "is missing; the tcp strategy needs it, or `unix`",
         ),
         (
             [{"ready_strategy": "file"}],
@@ -290,7 +290,7 @@ def test_each_step_raises_what_it_finds(step: str) -> None:
             "is missing; the file strategy needs it",
         ),
         (
-            [{"ready_strategy": "pipe", "ready_params": {"paht": "x"}}],
+            [{"ready_strategy": "pipe", "ready_params": {}}],
             ("processes", "p0", "ready_params", "path"),
             "is missing; the pipe strategy needs it",
         ),

@@ -14,12 +14,7 @@ import trio
 
 from runtime.process import Process
 from runtime.process.host import Host
-from runtime.process.readiness import (
-    REQUIRED_PARAMS,
-    STRATEGIES,
-    Candidate,
-    wait_ready,
-)
+from runtime.process.readiness import STRATEGIES, Candidate, bind, wait_ready
 from runtime.supervision.graph import Stage
 
 HOST = replace(Host(), check_interval_sec=0.01)
@@ -76,13 +71,17 @@ def make_port() -> Iterator[Callable[..., Port]]:
 class Check:
     """A check that runs in the background."""
 
-    def __init__(self, nursery: trio.Nursery, check: Any, **params: object) -> None:
+    def __init__(self, nursery: trio.Nursery, strategy: str, **params: object) -> None:
         self.passed = trio.Event()
-        nursery.start_soon(self._run, check, params)
+        nursery.start_soon(self._run, strategy, params)
 
-    async def _run(self, check: Any, params: dict[str, object]) -> None:
-        await check(params, HOST, Candidate())
+    async def _run(self, strategy: str, params: dict[str, object]) -> None:
+        await wait(strategy, **params)
         self.passed.set()
+
+
+async def wait(strategy: str, here: Host = HOST, **params: object) -> None:
+    await bind(strategy, params, Path("/")).wait(here, Candidate())
 
 
 # --- tcp ------------------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ async def test_a_port_that_is_opened_late_is_found_in_either_family(
     port = make_port(family, address)
     params = {"port": port.number, **({"host": address} if named else {})}
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, STRATEGIES["tcp"].wait, **params)
+        check = Check(nursery, "tcp", **params)
         with trio.move_on_after(0.1):
             await check.passed.wait()
         assert not check.passed.is_set()
@@ -109,14 +108,15 @@ async def test_a_port_that_is_opened_late_is_found_in_either_family(
 async def test_a_port_may_be_given_as_text(make_port: Callable[..., Port]) -> None:
     port = make_port(socket.AF_INET, "127.0.0.1")
     port.open()
-    await STRATEGIES["tcp"].wait({"port": str(port.number)}, HOST, Candidate())
+    await wait("tcp", port=str(port.number))
 
 
 @pytest.mark.usefixtures("fds_kept")
-async def test_a_host_without_an_address_is_not_ready() -> None:
-    with trio.move_on_after(0.05) as patience:
-        await STRATEGIES["tcp"].wait({"port": 1, "host": "999.999.999.999"}, HOST, Candidate())
-    assert patience.cancelled_caught
+@pytest.mark.parametrize("host", ["999.999.999.999", "a..b", "x" * 70, "no.such.host.invalid"])
+async def test_a_host_without_an_address_is_not_ready(host: str) -> None:
+    candidate = Candidate()
+    assert not await bind("tcp", {"port": 1, "host": host}, Path("/")).probe(HOST, candidate)
+    assert candidate.obstacle.startswith(f"nothing accepts a connection at {host}:1")
 
 
 # --- file -----------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ async def test_a_host_without_an_address_is_not_ready() -> None:
 
 async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, STRATEGIES["file"].wait, path=str(tmp_path / "ready"))
+        check = Check(nursery, "file", path=str(tmp_path / "ready"))
         with trio.move_on_after(0.1):
             await check.passed.wait()
         assert not check.passed.is_set()
@@ -134,9 +134,7 @@ async def test_a_file_that_comes_late_is_found(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
-    await STRATEGIES["file"].wait(
-        {"path": str(tmp_path)}, replace(HOST, check_interval_sec=1000), Candidate()
-    )
+    await wait("file", replace(HOST, check_interval_sec=1000), path=str(tmp_path))
 
 
 # --- pipe -----------------------------------------------------------------------------------------
@@ -146,7 +144,7 @@ async def test_a_file_that_is_there_is_found_at_once(tmp_path: Path) -> None:
 async def test_the_word_in_a_pipe_is_read_and_the_pipe_removed(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
+        check = Check(nursery, "pipe", path=str(path))
         await trio.testing.wait_all_tasks_blocked()
         os.mkfifo(path)
         for word in (b"not yet, rea", b"d", b"y\n"):
@@ -173,7 +171,7 @@ async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
 
     monkeypatch.setattr(os, "read", read_too_late)
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
+        check = Check(nursery, "pipe", path=str(path))
         for _ in range(2):
             await trio.to_thread.run_sync(path.write_bytes, b"ready")
             with trio.move_on_after(0.1):
@@ -185,7 +183,7 @@ async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
 async def test_a_plain_file_in_the_place_of_the_pipe_is_taken_as_well(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     async with trio.open_nursery() as nursery:
-        check = Check(nursery, STRATEGIES["pipe"].wait, path=str(path))
+        check = Check(nursery, "pipe", path=str(path))
         path.write_text("so far so good, ")
         with trio.move_on_after(0.05):
             await check.passed.wait()
@@ -240,16 +238,26 @@ async def test_a_check_that_is_cancelled_leaves_nothing_open(
     make_port: Callable[..., Port], tmp_path: Path, strategy: str, ticks: int
 ) -> None:
     port = make_port(socket.AF_INET, "127.0.0.1")
+    if ticks % 2:
+        port.open()  # and nobody answers there
     os.mkfifo(tmp_path / "pipe")
-    path = tmp_path / {"file": "missing"}.get(strategy, "pipe")
+    params: dict[str, dict[str, Any]] = {
+        "tcp": {"unix": "missing"},
+        "http": {"url": f"http://localhost:{port.number}"},
+        "exec": {"command": ["sh", "-c", "sleep 0.02; exit 1"]},
+        "file": {"path": "missing"},
+        "pipe": {"path": "pipe"},
+        "log": {"pattern": "never"},
+    }
+    check, candidate = bind(strategy, params[strategy], tmp_path), Candidate()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            params = {"port": port.number, "path": str(path)}
-            nursery.start_soon(STRATEGIES[strategy].wait, params, HOST, Candidate())
+            nursery.start_soon(check.wait, HOST, candidate)
             for _ in range(ticks):
                 await trio.testing.wait_all_tasks_blocked(0.0005)
             scope.cancel()
     assert scope.cancelled_caught
+    assert candidate.output.listeners == {}
     port.close()
 
 
@@ -269,10 +277,6 @@ async def test_the_caller_owns_the_deadline() -> None:
     assert not await wait_ready(refused(), 1000)
 
 
-def test_each_built_in_strategy_has_a_list_of_what_it_needs() -> None:
-    assert REQUIRED_PARAMS.keys() == STRATEGIES.keys() == {"tcp", "file", "pipe"}
-
-
 # --- what becomes of a process that is not ready --------------------------------------------------
 
 ONCE: dict[str, Any] = {"shutdown_strategy": "do_not_restart"}
@@ -284,14 +288,15 @@ WAITS_FOR_A_FILE: dict[str, Any] = {
 
 
 async def test_a_process_that_is_not_ready_in_time_is_stopped_and_the_setting_named(
-    make_pilot: Any, sh: Any
+    make_pilot: Any, sh: Any, tmp_path: Path
 ) -> None:
     pilot = make_pilot(sh("exec sleep 60", ready_timeout_sec=0.05, **WAITS_FOR_A_FILE))
     await pilot.start()
     status = pilot.supervisor.status("p")
     assert status.stage is Stage.FAILED
     assert status.reason == (
-        "not ready within 0.05 s by its file check (the limit is ready_timeout_sec)"
+        "not ready within 0.05 s by its file check (the limit is ready_timeout_sec):"
+        f" {tmp_path / 'never'} is not there"
     )
     assert pilot.get_process_by_name("p").get_status().return_code == -15
 

@@ -423,7 +423,7 @@ async def test_a_strategy_of_a_plugin_decides_when_a_process_is_ready(
     ("strategy", "reason"),
     [
         ("slow", "not ready within 0.1 s by its slow check (the limit is ready_timeout_sec)"),
-        ("refuse", "refuse check"),
+        ("refuse", "its refuse check has given up on it"),
         ("fail", "cannot tell"),
     ],
 )

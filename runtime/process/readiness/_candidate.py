@@ -1,8 +1,9 @@
 """What a check is about, and how it goes about it: what every strategy has in common."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import trio
 
@@ -14,6 +15,7 @@ from runtime.process.spawn import Command
 from runtime.supervision.unit import UnitHandle
 
 from ._listeners import PortOwner
+from ._params import Params
 
 _FIRST_INTERVAL_SEC = 0.001
 _GROWTH = 1.5
@@ -24,7 +26,7 @@ class Candidate:
 
     *output* is what it prints, *command* how it was started, *unit* whose time is used for what
     the check starts itself. A check may say what keeps it from being ready as `obstacle`, for
-    whoever has waited for nothing.
+    whoever has waited for nothing. *heard* has an event for each pattern that is listened for.
     """
 
     family: Family | None
@@ -32,8 +34,9 @@ class Candidate:
     command: Command | None
     unit: UnitHandle | None
     obstacle: str
+    heard: dict[str, trio.Event]
 
-    __slots__ = ("_owners", "command", "family", "obstacle", "output", "unit")
+    __slots__ = ("_owners", "command", "family", "heard", "obstacle", "output", "unit")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Candidate:
         self.family, self.command, self.unit = family, command, unit
         self.output = Output() if output is None else output
         self.obstacle = ""
+        self.heard = {}
         self._owners: dict[int, PortOwner] = {}
 
     def port_owner(self, port: int, host: Host) -> PortOwner | None:
@@ -62,43 +66,58 @@ class Candidate:
         return stat is not None and not stat.alive
 
 
+P_contra = TypeVar("P_contra", bound=Params, contravariant=True)
+
 #: Returns once it is true; the deadline belongs to the caller.
-Check = Callable[[Mapping[str, Any], Host, Candidate], Awaitable[None]]
+Check = Callable[[P_contra, Host, Candidate], Awaitable[None]]
 #: Looks once, and returns whether it is true; the deadline belongs to the caller.
-Probe = Callable[[Mapping[str, Any], Host, Candidate], Awaitable[bool]]
+Probe = Callable[[P_contra, Host, Candidate], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strategy:
+class Strategy(Generic[P_contra]):
     """A way to find out whether a process is ready: *wait* for it, or have one look with *probe*.
 
-    A strategy without a probe learns of a moment and not of a state, and cannot be asked again.
-    *needs* are the parameters that it cannot do without.
+    *params* is the model of what it is told. A strategy without a probe learns of a moment and not
+    of a state, and cannot be asked again. *attend* is the block within which the candidate runs,
+    for what must miss nothing of that; it is entered before anything of its output is read.
     """
 
-    wait: Check
-    probe: Probe | None = None
-    needs: tuple[str, ...] = ()
+    params: type[P_contra]
+    wait: Check[P_contra]
+    probe: Probe[P_contra] | None = None
+    attend: Callable[[P_contra, Candidate], AbstractContextManager[object]] | None = None
 
 
-def probing(probe: Probe) -> Check:
+def probing(probe: Probe[P_contra]) -> Check[P_contra]:
     """Return a check that tries *probe* at once and then at a growing interval.
 
     What is outside of us and cannot notify us is looked at so.
     """
 
-    async def wait(params: Mapping[str, Any], host: Host, candidate: Candidate) -> None:
+    async def wait(params: P_contra, host: Host, candidate: Candidate) -> None:
         async def holds() -> bool:
             return await probe(params, host, candidate)
 
-        await until(holds, host)
+        await until(holds, host.check_interval_sec)
 
     return wait
 
 
-async def until(holds: Callable[[], Awaitable[bool]], host: Host) -> None:
-    """Return once *holds* does: tried at once and then at a growing interval."""
-    interval = min(_FIRST_INTERVAL_SEC, host.check_interval_sec)
-    while not await holds():
-        await trio.sleep(interval)
-        interval = min(interval * _GROWTH, host.check_interval_sec)
+async def until(
+    holds: Callable[[], Awaitable[bool]],
+    cap_sec: float,
+    pause: Callable[[float], Awaitable[object]] = trio.sleep,
+) -> None:
+    """Return once *holds* does: tried at once and then at an interval that grows to *cap_sec*.
+
+    A look that takes long is followed by a pause as long as that, so that looking never costs more
+    than half of the time. *pause* waits for so many seconds, or until there is a reason to look.
+    """
+    interval = min(_FIRST_INTERVAL_SEC, cap_sec)
+    while True:
+        began = trio.current_time()
+        if await holds():
+            return
+        await pause(max(interval, trio.current_time() - began))
+        interval = min(interval * _GROWTH, cap_sec)

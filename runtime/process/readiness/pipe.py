@@ -2,30 +2,45 @@
 
 import os
 import stat
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Self
 
 import trio
+from pydantic import Field
 
 from runtime.process.host import Host
+from runtime.process.specs import FilePath
 
 from ._candidate import Candidate, Strategy
+from ._params import Params, Places
 from .file import wait_there
 
 #: What a process writes into its pipe when it is ready.
 PIPE_WORD = b"ready"
 
 
-async def wait_pipe(params: Mapping[str, Any], host: Host, _: Candidate) -> None:
+class PipeParams(Params):
+    """A named pipe in which a process says that it is ready."""
+
+    path: FilePath = Field(
+        description="The named pipe, relative to the base directory; whoever likes makes it.",
+        examples=["run/ready.pipe"],
+    )
+
+    def resolve(self, places: Places) -> Self:
+        """Make the path absolute."""
+        return self.model_copy(update={"path": places.base / self.path})
+
+
+async def wait_pipe(params: PipeParams, host: Host, candidate: Candidate) -> None:
     """Return once somebody wrote ``ready`` into the named pipe ``path``; then remove the pipe.
 
     Whoever likes makes the pipe. Where nobody does, a shell's ``echo ready > path`` makes a file,
     and that is taken as well.
     """
-    path = Path(params["path"])
-    await wait_there(path, host)
+    path = params.path
+    await wait_there(path, host, candidate)
+    candidate.obstacle = f"nobody has written {PIPE_WORD.decode()!r} into {path}"
     # Opened for writing too, or the first writer that leaves would be an end of file for ever.
     fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -42,7 +57,7 @@ async def wait_pipe(params: Mapping[str, Any], host: Host, _: Candidate) -> None
         trio.lowlevel.notify_closing(fd)
         os.close(fd)
         with suppress(OSError):
-            path.unlink()  # noqa: ASYNC240 - one system call, and not to be cancelled
+            path.unlink()
 
 
-PIPE = Strategy(wait=wait_pipe, needs=("path",))
+PIPE: Strategy[PipeParams] = Strategy(params=PipeParams, wait=wait_pipe)
