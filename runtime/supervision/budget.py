@@ -25,16 +25,25 @@ class Deadlines(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """How long a wait for the end of something may go on, and how long it may take in all."""
+    """How long a wait for the end of something may go on, and how long it may take in all.
+
+    *what* is waited for, in words; empty where nobody has said it.
+    """
 
     left_sec: float
     of_sec: float
+    what: str = ""
+
+
+#: Says in words what is waited for, when somebody asks; it must not block.
+What = Callable[[], str]
 
 
 class _Shield(NamedTuple):
     opened: float
     last: bool  #: it comes after SIGKILL
     whole: bool  #: it is around all of what it shields, and not only around the wait for its end
+    what: What
 
 
 def plan_stop(now: float, within_sec: float) -> Deadlines:
@@ -73,13 +82,20 @@ class StopBudget:
 
     @property
     def wait(self) -> Wait | None:
-        """How long what is waited for now has left; None while nothing is."""
-        waits = [(scope, shield) for scope, shield in self._shields.items() if not shield.whole]
+        """How long what is waited for now has left; None while nothing is.
+
+        It is the newest shield around a wait, or, in a stop, what was named by `name`.
+        """
+        waits = [
+            (scope.deadline, shield)
+            for scope, shield in self._shields.items()
+            if not shield.whole and scope.deadline < inf
+        ]
         if not waits:
             return None
-        scope, shield = waits[-1]
-        left_sec = max(0.0, scope.deadline - trio.current_time())
-        return Wait(left_sec, scope.deadline - shield.opened)
+        until, shield = waits[-1]
+        left_sec = max(0.0, until - trio.current_time())
+        return Wait(left_sec, until - shield.opened, shield.what())
 
     def begin(self, within_sec: float) -> None:
         """Begin the stop; called again, it can only make the time shorter."""
@@ -101,15 +117,45 @@ class StopBudget:
         finally:
             self._children.discard(child)
 
-    def polite(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
-        """Shield a wait for something that was asked to end: at most *own_sec* seconds."""
-        self._begin_at_last()
-        return self._open_shield(own_sec, last=False)
+    def polite(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
+        """Shield a wait for something that was asked to end: at most *own_sec* seconds.
 
-    def final(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
+        *what* says what that is, to who asks for `wait`; so it does below.
+        """
+        self._begin_at_last()
+        return self._open_shield(own_sec, last=False, what=what)
+
+    def final(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
         """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
         self._begin_at_last()
-        return self._open_shield(own_sec, last=True)
+        return self._open_shield(own_sec, last=True, what=what)
+
+    def closing(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
+        """Shield what is due when all is down: at most *own_sec* seconds, or what politeness has.
+
+        Where that has less, half of what is left to the budget's end is there for it.
+        """
+        self._begin_at_last()
+        now = trio.current_time()
+        last_moment = now + self.left_sec / 2
+        until = share(own_sec, now, max(self._deadlines.polite_until, last_moment))
+        return self._open_shield(until - now, last=True, what=what)
+
+    @contextmanager
+    def name(self, what: What) -> Generator[None]:
+        """Say what the block is about, for a stop that has to wait for it; nothing is shielded."""
+        scope = trio.CancelScope(deadline=self._deadlines.over_at)  # for its deadline only
+        self._shields[scope] = _Shield(trio.current_time(), last=True, whole=False, what=what)
+        try:
+            yield
+        finally:
+            del self._shields[scope]
 
     def to_the_end(self) -> AbstractContextManager[trio.CancelScope]:
         """Shield what stops by itself when it is asked to: until a stop that is begun is over."""
@@ -121,13 +167,13 @@ class StopBudget:
 
     @contextmanager
     def _open_shield(
-        self, own_sec: float | None, *, last: bool, whole: bool = False
+        self, own_sec: float | None, *, last: bool, whole: bool = False, what: What = str
     ) -> Generator[trio.CancelScope]:
         until = self._deadlines.over_at if last else self._deadlines.polite_until
         now = trio.current_time()
         until = share(own_sec, now, until)
         with trio.CancelScope(shield=True, deadline=until) as scope:
-            self._shields[scope] = _Shield(now, last, whole)
+            self._shields[scope] = _Shield(now, last, whole, what)
             try:
                 yield scope
             finally:
