@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import trio
@@ -86,10 +87,8 @@ class Report:
         While that goes on it is told again, every ten seconds.
         """
         while True:
-            if not self._stopping:
+            with trio.move_on_at(min(self._stopping.values(), default=inf)):
                 await self._stop_begun.park()
-                continue
-            await trio.sleep_until(min(self._stopping.values()))
             now = trio.current_time()
             slow = [name for name, tell_at in self._stopping.items() if tell_at <= now]
             for name in slow:

@@ -41,7 +41,7 @@ What = Callable[[], str]
 
 class _Shield(NamedTuple):
     opened: float
-    last: bool  #: it comes after SIGKILL
+    limit: Callable[[Deadlines, float], float]  #: until when it may last, by what holds at a moment
     whole: bool  #: it is around all of what it shields, and not only around the wait for its end
     what: What
 
@@ -55,6 +55,18 @@ def plan_stop(now: float, within_sec: float) -> Deadlines:
 def tighten(one: Deadlines, other: Deadlines) -> Deadlines:
     """Return the earlier of each; a deadline that was set is never put off."""
     return Deadlines(min(one.polite_until, other.polite_until), min(one.over_at, other.over_at))
+
+
+def _politely(deadlines: Deadlines, _: float) -> float:
+    return deadlines.polite_until
+
+
+def _to_the_end(deadlines: Deadlines, _: float) -> float:
+    return deadlines.over_at
+
+
+def _in_closing(deadlines: Deadlines, now: float) -> float:
+    return max(deadlines.polite_until, (now + deadlines.over_at) / 2)
 
 
 def share(own_sec: float | None, now: float, until: float) -> float:
@@ -125,14 +137,14 @@ class StopBudget:
         *what* says what that is, to who asks for `wait`; so it does below.
         """
         self._begin_at_last()
-        return self._open_shield(own_sec, last=False, what=what)
+        return self._open_shield(own_sec, _politely, what=what)
 
     def final(
         self, own_sec: float | None, *, what: What = str
     ) -> AbstractContextManager[trio.CancelScope]:
         """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
         self._begin_at_last()
-        return self._open_shield(own_sec, last=True, what=what)
+        return self._open_shield(own_sec, _to_the_end, what=what)
 
     def closing(
         self, own_sec: float | None, *, what: What = str
@@ -142,16 +154,13 @@ class StopBudget:
         Where that has less, half of what is left to the budget's end is there for it.
         """
         self._begin_at_last()
-        now = trio.current_time()
-        last_moment = now + self.left_sec / 2
-        until = share(own_sec, now, max(self._deadlines.polite_until, last_moment))
-        return self._open_shield(until - now, last=True, what=what)
+        return self._open_shield(own_sec, _in_closing, what=what)
 
     @contextmanager
     def name(self, what: What) -> Generator[None]:
         """Say what the block is about, for a stop that has to wait for it; nothing is shielded."""
         scope = trio.CancelScope(deadline=self._deadlines.over_at)  # for its deadline only
-        self._shields[scope] = _Shield(trio.current_time(), last=True, whole=False, what=what)
+        self._shields[scope] = _Shield(trio.current_time(), _to_the_end, whole=False, what=what)
         try:
             yield
         finally:
@@ -159,7 +168,7 @@ class StopBudget:
 
     def to_the_end(self) -> AbstractContextManager[trio.CancelScope]:
         """Shield what stops by itself when it is asked to: until a stop that is begun is over."""
-        return self._open_shield(None, last=True, whole=True)
+        return self._open_shield(None, _to_the_end, whole=True)
 
     def _begin_at_last(self) -> None:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
@@ -167,13 +176,17 @@ class StopBudget:
 
     @contextmanager
     def _open_shield(
-        self, own_sec: float | None, *, last: bool, whole: bool = False, what: What = str
+        self,
+        own_sec: float | None,
+        limit: Callable[[Deadlines, float], float],
+        *,
+        whole: bool = False,
+        what: What = str,
     ) -> Generator[trio.CancelScope]:
-        until = self._deadlines.over_at if last else self._deadlines.polite_until
         now = trio.current_time()
-        until = share(own_sec, now, until)
+        until = share(own_sec, now, limit(self._deadlines, now))
         with trio.CancelScope(shield=True, deadline=until) as scope:
-            self._shields[scope] = _Shield(now, last, whole, what)
+            self._shields[scope] = _Shield(now, limit, whole, what)
             try:
                 yield scope
             finally:
@@ -181,9 +194,9 @@ class StopBudget:
 
     def _tighten(self, deadlines: Deadlines) -> None:
         self._deadlines = tighten(self._deadlines, deadlines)
+        now = trio.current_time()
         for scope, shield in self._shields.items():
-            until = self._deadlines.over_at if shield.last else self._deadlines.polite_until
-            scope.deadline = min(scope.deadline, until)
+            scope.deadline = min(scope.deadline, shield.limit(self._deadlines, now))
         for child in self._children:
             child._tighten(self._deadlines)  # noqa: SLF001 - another of the same class
 

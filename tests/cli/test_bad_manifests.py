@@ -459,11 +459,11 @@ BAD: dict[str, Bad] = {
         'stop_command: "nginx -s quit"', "stop_command: input should be a valid list"
     ),
     "missing stop command": process(
-        "stop_command: [./not-here, quit]", "stop_command.0: there is no program {base}/not-here"
+        "stop_command: [./not-here, quit]", "stop_command.0: there is no program FOLDER/not-here"
     ),
     "stop command that is not on PATH": process(
         "stop_command: [no-such-program]",
-        "stop_command.0: there is no 'no-such-program' in {base} nor on PATH",
+        "stop_command.0: there is no 'no-such-program' in FOLDER nor on PATH",
     ),
     "unknown way with failing hooks": process(
         "hook_failure: retry", "hook_failure: input should be 'fail' or 'ignore'"

@@ -56,8 +56,8 @@ def test_an_end_in_words(returncode: int, words: str) -> None:
             "not ready within 5 s by its tcp check (the limit is a_setting): port 80 is held by 7",
         ),
         (
-            RunLimitError("p", 60.0, "max_run_sec"),
-            "ran longer than 60 s (the limit is max_run_sec)",
+            RunLimitError("p", 60.0, "a_setting"),
+            "ran longer than 60 s (the limit is a_setting)",
         ),
         (
             HookError("p", "announce", "pre_start", "ValueError: no"),

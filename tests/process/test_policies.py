@@ -1,4 +1,4 @@
-"""What a manifest says of one process's ends: which are good, how long it may run, how it is told."""
+"""What a manifest says of the ends of one process: the good ones, its time, who asks it to stop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
 
 SLEEP = "exec sleep 60"
+NEVER_READY: dict[str, Any] = {
+    "ready_strategy": "file",
+    "ready_params": {"path": "never"},
+    "ready_timeout_sec": 1000,
+}
 ON_FAILURE: dict[str, Any] = {"restart": {"when": "failure", "delay_sec": 0}}
 
 
@@ -94,14 +99,7 @@ async def test_what_runs_longer_than_it_may_is_stopped_as_failed_and_its_policy_
 
 async def test_the_limit_counts_while_it_gets_ready_too(make_pilot: Any, sh: Any) -> None:
     pilot = make_pilot(
-        sh(
-            SLEEP,
-            max_run_sec=0.1,
-            ready_strategy="file",
-            ready_params={"path": "never"},
-            ready_timeout_sec=1000,
-            shutdown_strategy="do_not_restart",
-        )
+        sh(SLEEP, max_run_sec=0.1, shutdown_strategy="do_not_restart", **NEVER_READY)
     )
     await pilot.start()
     assert isinstance(pilot.supervisor.status("p").error, RunLimitError)
@@ -237,7 +235,7 @@ async def test_the_rest_of_the_family_is_sent_the_signal_when_the_leader_has_gon
     ],
     ids=["fails", "is killed", "hangs"],
 )
-async def test_a_stop_command_that_does_not_do_is_told_and_the_signal_is_sent(
+async def test_a_stop_command_that_does_not_do_is_told_and_the_signal_is_sent(  # noqa: PLR0917
     make_pilot: Any, sh: Any, look: Any, command: list[str], timeout: float, words: str
 ) -> None:
     script = "trap 'echo term; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
