@@ -109,7 +109,7 @@ class Child:
 
     async def _ask(self, plan: StopPlan, unit: UnitHandle, command_sec: float) -> None:
         """Ask the child to end, by the plan's command, and its family by the signal."""
-        if plan.command is not None and self.returncode is None:
+        if plan.command is not None and self.returncode is None and command_sec > 0:
             command = plan.command(self.pid)
             if failure := await self._run_stop_command(command, plan, unit, command_sec):
                 name = plan.signum.name

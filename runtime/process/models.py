@@ -597,14 +597,14 @@ async def call_last_hooks(process: Process, view: PopenView, host: Host, unit: U
         words = f"hook {process.hook_name(hook)} (on_shutdown)"
         began = trio.current_time()
         with unit.budget.closing(limit, what=partial(str, words)) as patience:
-            in_time = patience.deadline > began
+            if patience.deadline <= began:
+                unit.note(f"{words} was not called: no time was left")
+                continue
             try:
                 await call_plugin(hook, process, view, limiter=host.plugins)
             except Exception as error:  # noqa: BLE001 - of a plugin's function: it is told
                 unit.note(str(hook_error(process, hook, "on_shutdown", error)))
-        if patience.cancelled_caught and not in_time:
-            unit.note(f"{words} was not called: no time was left")
-        elif patience.cancelled_caught:
+        if patience.cancelled_caught:
             waited = trio.current_time() - began
             unit.note(f"{words} has not ended within {waited:.1f} s, and was left to itself")
 

@@ -459,7 +459,7 @@ BAD: dict[str, Bad] = {
         'stop_command: "nginx -s quit"', "stop_command: input should be a valid list"
     ),
     "missing stop command": process(
-        "stop_command: [./not-here, quit]", "stop_command.0: there is no program FOLDER/not-here"
+        "stop_command: [bin/halt, quit]", "stop_command.0: there is no program FOLDER/bin/halt"
     ),
     "stop command that is not on PATH": process(
         "stop_command: [no-such-program]",

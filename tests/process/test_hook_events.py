@@ -135,13 +135,15 @@ async def test_cancelled_at_any_tick_what_was_spawned_is_told_to_have_ended_once
 
 
 async def test_an_end_during_post_start_is_the_reason_and_not_the_hook(
-    make_pilot: Any, sh: Any
+    make_pilot: Any, sh: Any, open_gate: Callable[[], object]
 ) -> None:
     async def endless(process: Any, popen: Any) -> None:
+        open_gate()
         await trio.sleep_forever()
 
     hooks = Hooks(post_start=endless)
-    pilot = with_hooks(make_pilot(sh("exit 3", **HOOKED, **ONCE)), hooks)
+    script = "read -r line < gate; exit 3"
+    pilot = with_hooks(make_pilot(sh(script, working_directory=".", **HOOKED, **ONCE)), hooks)
     await pilot.start()
     reason = pilot.supervisor.status("p").reason
     assert reason.startswith("exited with 3 before it was ready after ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import trio
 from runtime.exceptions import UnknownUnitError
 from runtime.pilot import ProcessPilot
 from runtime.process import NotRunningError, Process, RunLimitError
+from runtime.process.child import Child
 from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
 
@@ -316,3 +318,48 @@ async def test_a_stop_by_force_waits_for_no_stop_command(
         assert wait.what.startswith("stop command /")
         pilot.supervisor.force()
     assert pilot.supervisor.status("p").stage is Stage.IDLE
+
+
+async def test_what_a_stop_command_leaves_behind_for_good_is_told_of_the_command(
+    make_pilot: Any, sh: Any, look: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = Child._signal
+
+    def lose(self: Child, signum: signal.Signals, family: list[Any]) -> None:
+        if signum is not signal.SIGKILL:  # nothing can be done about a process in the kernel
+            send(self, signum, family)
+
+    leave = """
+    (trap '' TERM; echo > up; exec sleep 60 >/dev/null 2>&1) &
+    until [ -e up ]; do sleep 0.01; done
+    kill -USR1 $RUNTIME_PID
+    """
+    fields = {"stop_command": ["sh", "-c", leave], "working_directory": ".", "timeout": 1000}
+    pilot = make_pilot(sh(BY_COMMAND, **fields), kill_timeout=0.05)
+    process = pilot.get_process_by_name("p")
+    async with pilot:
+        await look.line(process.output, "ready")
+        with monkeypatch.context() as patch:
+            patch.setattr(Child, "_signal", lose)
+            await pilot.stop_process("p")
+        assert process.get_status().return_code == 0
+        killed, told = notes(pilot)
+        pid = int(told.partition(": pid ")[2].partition(" ")[0])
+        assert told.endswith(f": pid {pid} (sleep) outlived SIGKILL")
+        assert killed.startswith(f"killed: pid {pid} (sleep); ")
+        os.kill(pid, signal.SIGKILL)
+        await look.true(lambda: not look.alive(pid))
+
+
+@pytest.mark.parametrize("timeout", [0, 1000])
+async def test_without_any_polite_time_no_stop_command_is_begun(
+    make_pilot: Any, sh: Any, look: Any, timeout: float
+) -> None:
+    command = ["sh", "-c", "echo begun"]
+    pilot = make_pilot(sh(f"echo ready; {SLEEP}", stop_command=command, timeout=timeout))
+    output = pilot.get_process_by_name("p").output
+    async with pilot:
+        await look.line(output, "ready")
+        if timeout:
+            pilot.supervisor.force()
+    assert "begun" not in [entry.item.text for entry in output.lines.tail()]
