@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +58,9 @@ class PluginRegistry:
 
     def equip(self, process: Process) -> None:
         """Hand *process* the functions that it names."""
+        for name in process.lifecycle_hooks:
+            for function in chain.from_iterable(self._hooks.get(name, {}).values()):
+                process.name_hook(function, name)
         for hook_type, functions in process.lifecycle_hook_functions.items():
             functions[:] = [
                 function

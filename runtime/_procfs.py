@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 _CHUNK = 65_536
 _LISTENS = b"0A"
+_LONGEST_TITLE = 60
 
 
 def _in_hex(address: bytes) -> bytes:
@@ -83,6 +84,17 @@ def read_stat(pid: int) -> Stat | None:
 def read_name(pid: int) -> str:
     """Return the command's name as the kernel keeps it (15 bytes), or "?"."""
     return _read(f"/proc/{pid}/comm").decode(errors="replace").strip() or "?"
+
+
+def read_title(pid: int) -> str:
+    """Return what a process calls itself: "nginx: worker process" where it says so, else its name.
+
+    A server writes its title over its arguments, in this form.
+    """
+    title = _read(f"/proc/{pid}/cmdline").partition(b"\0")[0].strip()
+    if b": " not in title:
+        return read_name(pid)
+    return title[:_LONGEST_TITLE].decode(errors="replace")
 
 
 def list_children(pid: int, *, one_thread: bool = False) -> list[int]:

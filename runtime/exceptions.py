@@ -4,9 +4,12 @@ Each carries its facts as attributes, and its sentence is made from them.
 """
 
 from runtime.manifest import ManifestError as ManifestError
+from runtime.process import HookError as HookError
 from runtime.process import NotReadyError as NotReadyError
+from runtime.process import NotRunningError as NotRunningError
 from runtime.process import ProcessError as ProcessError
 from runtime.process import ProcessExitedError as ProcessExitedError
+from runtime.process import RunLimitError as RunLimitError
 from runtime.process import SpawnError as SpawnError
 from runtime.process import SurvivorsError as SurvivorsError
 from runtime.run_directory import AlreadyRunningError as AlreadyRunningError

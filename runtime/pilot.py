@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from signal import Signals
 from typing import Any, Protocol, overload
 
 import trio
@@ -14,10 +15,17 @@ from runtime._plugin_registry import PluginRegistry
 from runtime._problems import Problem, raise_any
 from runtime._tree_block import TreeBlock
 from runtime.plugin import Plugin
-from runtime.process import Process, ProcessManifest, ProcessState, ProcessStatus
+from runtime.process import (
+    NotRunningError,
+    Process,
+    ProcessManifest,
+    ProcessState,
+    ProcessStatus,
+)
 from runtime.process.host import Host
 from runtime.process.models import ProcessHookType, call_hooks
 from runtime.process.popen import PopenView
+from runtime.process.specs import known_signal
 from runtime.process.unit import process_unit
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
@@ -179,6 +187,28 @@ class ProcessPilot(TreeBlock):
         """
         names = [process_names] if isinstance(process_names, str) else process_names
         await self._for_all(self._unit_names(names), self.supervisor.restart_unit)
+
+    def send_signal(self, name: str, signal_name: str | Signals) -> None:
+        """Send a signal, such as ``"SIGHUP"``, to a process, but not to what descends from it.
+
+        The name of an entry with replicas stands for all of them. It is an event, and not a request
+        to stop: an end that follows is one that nobody asked for. Raises `UnknownUnitError` and,
+        where no such signal is known, `ValueError`; `NotRunningError` with nothing sent when one of
+        the processes does not run.
+        """
+        signum = (
+            signal_name if isinstance(signal_name, Signals) else Signals[known_signal(signal_name)]
+        )
+        members = self.manifest.members(name)
+        if not members:
+            raise UnknownUnitError(name, [process.name for process in self.manifest.processes])
+        for process in members:
+            if process.get_status().pid == 0:
+                raise NotRunningError(process.name)
+        for process in members:
+            # Nobody but us reaps it, and it has that pid until then: the signal meets no stranger.
+            os.kill(process.get_status().pid, signum)
+            self.supervisor.note(process.name, f"was sent {signum.name}")
 
     def _unit_names(self, names: list[str]) -> list[str]:
         """Return the names of the units behind *names*, each once."""

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 from typing import Any
 
 import trio
 
 from runtime import _late
 from runtime.application import Application
+from runtime.process import SurvivorsError
+from runtime.process.child import KILLED
 from runtime.supervision.budget import Wait
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.graph import Condition, Stage
@@ -21,6 +24,7 @@ from ._table import render_table
 _EXPECTED = ("waiting for ", "stopped before it was started")
 _COMPLETION = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
 _SLOW_SEC = 1.0  # a unit whose stop takes so long is told
+_AGAIN_SEC = 10.0
 _MOST_NAMES = 20
 
 
@@ -32,8 +36,10 @@ class Report:
         self._supervisor = application.supervisor
         self._start_ended: int | None = None  # the last event of start-up
         self._stop_asked: float | None = None
-        self._stopping: dict[str, float] = {}  # since when, the oldest first
+        self._stopping: dict[str, float] = {}  # when each is to be told
         self._stopped: list[str] = []  # in the order in which they went down
+        self._killed: dict[str, list[str]] = {}  # what of each unit had to be, in words
+        self._survivors: dict[str, str] = {}
         self._stop_begun = trio.lowlevel.ParkingLot()
 
     async def run(self) -> None:
@@ -48,7 +54,12 @@ class Report:
                 self._console.progress(self._progress())
         if self._stop_asked is not None and self._stopped:
             took = trio.current_time() - self._stop_asked
-            self._console.say(f"stopped: {_listed(self._stopped)} ({took:.1f} s)")
+            words = [f"stopped: {_listed(self._stopped)} ({took:.1f} s)"]
+            killed = [f"{unit} ({', '.join(who)})" for unit, who in self._killed.items()]
+            words += [f"killed: {_listed(killed)}"] if killed else []
+            left = [f"{unit} ({who})" for unit, who in self._survivors.items()]
+            words += [f"still there after SIGKILL: {_listed(left)}"] if left else []
+            self._console.say("; ".join(words), bad=bool(left))
 
     async def tell_start(self) -> None:
         """Show the table once start-up is over."""
@@ -71,22 +82,32 @@ class Report:
             self._console.show(table)
 
     async def tell_stop(self) -> None:
-        """Tell once of each unit whose part in the stop of the tree takes long."""
+        """Tell of each unit whose part in the stop of the tree takes long, and what it waits for.
+
+        While that goes on it is told again, every ten seconds.
+        """
         while True:
-            if not self._stopping:
+            with trio.move_on_at(min(self._stopping.values(), default=inf)):
                 await self._stop_begun.park()
-                continue
-            await trio.sleep_until(min(self._stopping.values()) + _SLOW_SEC)
             now = trio.current_time()
-            slow = [name for name, since in self._stopping.items() if since + _SLOW_SEC <= now]
+            slow = [name for name, tell_at in self._stopping.items() if tell_at <= now]
             for name in slow:
-                del self._stopping[name]
+                self._stopping[name] = now + _AGAIN_SEC
             if slow:
-                waits = [wait for name in slow if (wait := self._supervisor.stop_wait(name))]
-                whole = Wait(self._supervisor.stop_left_sec, self._supervisor.stop_within_sec)
-                wait = max(waits, default=whole)
-                left = f"{wait.left_sec:.1f} s left of {wait.of_sec:.3g} s"
-                self._console.say(f"waiting for {_listed(slow)} to stop, {left}")
+                self._tell_slow(slow)
+
+    def _tell_slow(self, slow: Sequence[str]) -> None:
+        waits = {name: wait for name in slow if (wait := self._supervisor.stop_wait(name))}
+        whole = Wait(self._supervisor.stop_left_sec, self._supervisor.stop_within_sec)
+        wait = max(waits.values(), default=whole)
+        left = f"{wait.left_sec:.1f} s left of {wait.of_sec:.3g} s"
+        whats = [
+            wait.what if len(slow) == 1 else f"{name}: {wait.what}"
+            for name, wait in waits.items()
+            if wait.what
+        ]
+        what = f": {_listed(whats, between='; ')}" if whats else ""
+        self._console.say(f"waiting for {_listed(slow)} to stop, {left}{what}")
 
     def _tell(self, event: UnitEvent, *, at_start: bool) -> None:
         if not event.unit:
@@ -94,6 +115,9 @@ class Report:
             self._console.say(event.reason)
         elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):
             self._console.say(f"{event.unit} {event.reason}", bad=True)
+            if self._stop_asked is not None and event.reason.startswith(KILLED):
+                who = event.reason.removeprefix(KILLED).partition(";")[0]
+                self._killed.setdefault(event.unit, []).append(who)
         elif event.kind is EventKind.MOVED:
             self._tell_move(event, at_start=at_start)
 
@@ -113,11 +137,15 @@ class Report:
 
     def _note_stop(self, unit: str, new: str | None, stages: Stages[Any]) -> None:
         if new == stages.stopping:
-            self._stopping[unit] = trio.current_time()
+            self._stopping[unit] = trio.current_time() + _SLOW_SEC
             self._stop_begun.unpark_all()
         elif new in (stages.stopped, stages.failed):
             self._stopping.pop(unit, None)
             self._stopped.append(unit)
+            supervisor, name = self._supervisor.locate(unit)
+            error = supervisor.status(name).error
+            if isinstance(error, SurvivorsError):
+                self._survivors[unit] = error.survivors
 
     def _progress(self) -> str:
         statuses = self._supervisor.statuses()
@@ -127,9 +155,9 @@ class Report:
         return words[: shutil.get_terminal_size().columns - 1]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str], *, between: str = ", ") -> str:
     more = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return between.join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_completion(reason: str) -> bool:

@@ -3,9 +3,12 @@
 from runtime._specs import Dependency as Dependency
 from runtime._specs import RestartSpec as RestartSpec
 
+from ._exceptions import HookError as HookError
 from ._exceptions import NotReadyError as NotReadyError
+from ._exceptions import NotRunningError as NotRunningError
 from ._exceptions import ProcessError as ProcessError
 from ._exceptions import ProcessExitedError as ProcessExitedError
+from ._exceptions import RunLimitError as RunLimitError
 from ._exceptions import SpawnError as SpawnError
 from ._exceptions import SurvivorsError as SurvivorsError
 from ._manifest import ProcessManifest as ProcessManifest

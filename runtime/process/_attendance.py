@@ -7,13 +7,14 @@ own end, whatever the watches are doing then.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import trio
 
 from runtime.supervision._exceptions import in_words
 from runtime.supervision.unit import UnitHandle
 
-from ._exceptions import NotReadyError, ProcessExitedError, exit_in_words
+from ._exceptions import NotReadyError, ProcessExitedError, RunLimitError, exit_in_words
 from .child import Child
 from .host import Host
 from .models import Process, call_hooks
@@ -45,8 +46,10 @@ class Attendance:
             return await self._watch_to_the_end()
 
     async def _watch_to_the_end(self) -> Exception | None:
-        if not (watches := self._watches()):
+        watches = self._watches()
+        if self._get_ready not in watches:
             self._report_ready()
+        if not watches:
             return self._judge(await self._child.wait_exit())
         returncode: int | None = None
         async with trio.open_nursery() as nursery:
@@ -62,11 +65,14 @@ class Attendance:
         return self._judge(returncode)
 
     def _watches(self) -> Sequence[Watch]:
-        """Return what there is to watch; none where a process is ready once it is spawned."""
+        """Return what there is to watch; none that gets it ready where it is so once spawned."""
         process = self._process
-        if process.ready_strategy is None and not process.lifecycle_hook_functions["post_start"]:
-            return []
-        return [self._get_ready]
+        watches: list[Watch] = []
+        if process.ready_strategy is not None or process.lifecycle_hook_functions["post_start"]:
+            watches.append(self._get_ready)
+        if process.max_run_sec is not None:
+            watches.append(partial(self._limit_run, process.max_run_sec))
+        return watches
 
     async def _hear_last_words(self) -> None:
         """Let a check hear what the child has printed before its end: it may have been ready."""
@@ -85,8 +91,13 @@ class Attendance:
             self._failure = failure
             generation.cancel()
 
+    async def _limit_run(self, limit_sec: float) -> Exception:
+        await trio.sleep_until(self._started + limit_sec)
+        return RunLimitError(self._process.name, limit_sec, "max_run_sec")
+
     async def _get_ready(self) -> Exception | None:
-        await call_hooks(self._process, PopenView(self._child), "post_start", self._host)
+        view = PopenView(self._child)
+        await call_hooks(self._process, view, "post_start", self._host, self._unit)
         ready = False
         with trio.move_on_after(self._process.ready_timeout_sec) as patience:
             ready = await self._process.check_ready(self._host, self._candidate)
@@ -112,7 +123,9 @@ class Attendance:
 
     def _judge(self, returncode: int) -> ProcessExitedError | None:
         self._unit.ending(exit_in_words(returncode))
-        if returncode == 0 and self._ready:
+        if self._process.is_success(returncode) and self._ready:
+            if returncode != 0:
+                self._unit.ended_well(exit_in_words(returncode))
             return None
         return ProcessExitedError(
             self._process.name,

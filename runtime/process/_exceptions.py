@@ -4,11 +4,15 @@ ProcessError
 ├── SpawnError            it could not be started at all
 ├── ProcessExitedError    it ended although nobody asked it to
 ├── NotReadyError         its readiness check did not pass in time, or gave up
+├── RunLimitError         it ran longer than it may
+├── HookError             a hook of a plugin failed
+├── NotRunningError       it was to be sent a signal, and nothing of it runs
 └── SurvivorsError        something of it outlived SIGKILL
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,11 @@ def exit_in_words(returncode: int) -> str:
     except ValueError:
         name = f"signal {-returncode}"
     return f"killed by {name}"
+
+
+def processes_in_words(processes: Iterable[tuple[int, str | None]]) -> str:
+    """Return pids and their names as a person would say them: ``pid 12 (python3), pid 13 (sh)``."""
+    return ", ".join(f"pid {pid} ({name})" if name else f"pid {pid}" for pid, name in processes)
 
 
 class ProcessExitedError(ProcessError):
@@ -121,20 +130,76 @@ def _rebuild_not_ready(*args: Any) -> NotReadyError:  # noqa: ANN401 - as they w
     return NotReadyError(*args[:-1], gave_up=args[-1])
 
 
+class RunLimitError(ProcessError):
+    """The process ran for longer than *limit_sec* seconds, which *setting* allows it."""
+
+    name: str
+    limit_sec: float
+    setting: str
+
+    def __init__(self, name: str, limit_sec: float, setting: str) -> None:
+        super().__init__(name, limit_sec, setting)
+        self.name, self.limit_sec, self.setting = name, limit_sec, setting
+
+    def __str__(self) -> str:
+        return f"ran longer than {self.limit_sec:g} s (the limit is {self.setting})"
+
+
+class HookError(ProcessError):
+    """A *hook* failed when it was called for an *event* of the process; its cause says why.
+
+    *hook* is the name that the manifest has for it, or that of the function where that is not
+    known; *problem* is what was raised, in words.
+    """
+
+    name: str
+    hook: str
+    event: str
+    problem: str
+
+    def __init__(self, name: str, hook: str, event: str, problem: str) -> None:
+        super().__init__(name, hook, event, problem)
+        self.name, self.hook, self.event, self.problem = name, hook, event, problem
+
+    def __str__(self) -> str:
+        return f"hook {self.hook} ({self.event}) failed: {self.problem}"
+
+
+class NotRunningError(ProcessError):
+    """Something was asked of a process of which nothing runs."""
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name} does not run; start it first"
+
+
 def _because(obstacle: str) -> str:
     return f": {obstacle}" if obstacle else ""
 
 
 class SurvivorsError(ProcessError):
-    """What belonged to the process is still there after SIGKILL: the kernel holds on to it."""
+    """What belonged to the process is still there after SIGKILL: the kernel holds on to it.
+
+    *programs* are the names of what has the *pids*, one for each, as far as they are known.
+    """
 
     name: str
     pids: tuple[int, ...]
+    programs: tuple[str, ...]
 
-    def __init__(self, name: str, pids: Sequence[int]) -> None:
-        super().__init__(name, tuple(pids))
-        self.name, self.pids = name, tuple(pids)
+    def __init__(self, name: str, pids: Sequence[int], programs: Sequence[str] = ()) -> None:
+        super().__init__(name, tuple(pids), tuple(programs))
+        self.name, self.pids, self.programs = name, tuple(pids), tuple(programs)
+
+    @property
+    def survivors(self) -> str:
+        """What is still there, in words: ``pid 12 (python3), pid 13 (sh)``."""
+        return processes_in_words(zip_longest(self.pids, self.programs[: len(self.pids)]))
 
     def __str__(self) -> str:
-        listed = ", ".join(map(str, self.pids))
-        return f"pid {listed} outlived SIGKILL; it is not started again while that is there"
+        return f"{self.survivors} outlived SIGKILL; it is not started again while that is there"

@@ -199,6 +199,10 @@ class ProcessManifest(BaseModel):
                 process.resolve_path(base, find)
             except ValueError as error:
                 problems.append(Problem((*process.location, "path"), str(error)))
+            try:
+                process.resolve_stop_command(base, find)
+            except ValueError as error:
+                problems.append(Problem((*process.location, "stop_command", 0), str(error)))
         raise_any(problems)
         return self
 

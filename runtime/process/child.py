@@ -2,19 +2,18 @@
 
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import trio
 
 from runtime import _procfs
 from runtime._procfs import Member, Stat
-from runtime.supervision.budget import StopBudget
 from runtime.supervision.unit import UnitHandle
 
-from ._exceptions import SurvivorsError
+from ._exceptions import SpawnError, SurvivorsError, exit_in_words, processes_in_words
 from .family import Family, wait_gone
 from .host import Host
 from .logfile import LogFile
@@ -25,17 +24,26 @@ from .spawn import Command, Spawned, spawn
 # else must be holding the pipe, then until what it still holds has been read.
 _PIPE_HELD_SEC = 0.05
 _DRAIN_SEC = 0.45
+# Of the polite time a stop command has so much; what remains is there for the signal, if it hangs.
+_SHARE_OF_COMMAND = 0.8
+_END_OF_COMMAND_SEC = 0.5
+_LONGEST_LINE_TOLD = 200
+#: How a note of what had to be killed begins; who that was follows, up to a semicolon.
+KILLED: Final = "killed: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopPlan:
     """How a child is asked to stop: *signum* to its group, SIGKILL after *timeout* seconds.
 
-    ``timeout=None`` waits as long as the budget of the unit lets it.
+    ``timeout=None`` waits as long as the budget of the unit lets it. A *command*, made for the pid
+    of the child, is run in place of the signal; what it prints goes to *output*.
     """
 
     signum: signal.Signals = signal.SIGTERM
     timeout: float | None = 5.0
+    command: Callable[[int], Command] | None = None
+    output: Output | None = None
 
 
 @final
@@ -51,6 +59,7 @@ class Child:
         self.command, self.pid = command, spawned.popen.pid
         self._popen, self._pidfd, self._host = spawned.popen, spawned.pidfd, host
         self._returncode: int | None = None
+        self._asking = ""  # the stop command that runs
         self.family = Family(self.pid, command.name, host)
         self.output_ended = trio.Event()
 
@@ -81,34 +90,76 @@ class Child:
         What has ended by itself is not waited for. A descendant that outlives the child is asked
         and killed in the same way.
         """
-        ended = self.returncode is not None
-        family = self.family.look(leader_ended=ended)
-        if ended and not family:
+        if self.returncode is not None and not self._look():
             return []
         asked = trio.current_time()
-        with unit.budget.polite(plan.timeout):
-            self._signal(plan.signum, family)
+        with unit.budget.polite(plan.timeout, what=self._obstacle) as patience:
+            await self._ask(plan, unit, (patience.deadline - asked) * _SHARE_OF_COMMAND)
             await self._wait_all_gone()
             return []
         waited = trio.current_time() - asked
-        left = self._living_pids()
-        if not left:  # they ended at the very last moment
+        if not (left := self._living_pids()):  # they ended at the very last moment
             return []
-        pids = ", ".join(map(str, left))
-        unit.note(f"killed (pid {pids}): still there {waited:.1f} s after {plan.signum.name}")
-        with unit.budget.final(self._host.kill_timeout):
+        how = plan.signum.name if plan.command is None else "its stop command began"
+        unit.note(f"{KILLED}{_in_words(left)}; still there {waited:.1f} s after {how}")
+        with unit.budget.final(self._host.kill_timeout, what=self._obstacle):
             while (family := self._look()) or self.returncode is None:
                 self._signal(signal.SIGKILL, family)
                 await self._wait_exit_of(family)
                 await trio.lowlevel.checkpoint()
         return self._living_pids()
 
-    def kill_holders(self, inodes: list[int]) -> list[Member]:
-        """Kill what was not known as family and still holds the child's output open; return it."""
+    async def _ask(self, plan: StopPlan, unit: UnitHandle, command_sec: float) -> None:
+        """Ask the child to end, by the plan's command, and its family by the signal."""
+        if plan.command is not None and self.returncode is None and command_sec > 0:
+            command = plan.command(self.pid)
+            if failure := await self._run_stop_command(command, plan, unit, command_sec):
+                name = plan.signum.name
+                unit.note(f"stop command {command.argv[0]} {failure}; {name} is sent instead")
+                return
+            await self._wait_exit_of([])
+        self._signal(plan.signum, self._look())
+
+    async def _run_stop_command(
+        self, command: Command, plan: StopPlan, unit: UnitHandle, limit_sec: float
+    ) -> str:
+        """Run *command*; return what was wrong with it, the signal being sent then."""
+        output = Output(plan.output.add if plan.output is not None else None)
+        failure = ""
+        self._asking = command.argv[0]
+        try:
+            ending = StopPlan(timeout=_END_OF_COMMAND_SEC)
+            async with open_child(command, self._host, output, ending, unit) as helper:
+                with trio.move_on_after(limit_sec):
+                    await helper.wait_exit()
+                if helper.returncode != 0:
+                    failure = _failure_in_words(helper.returncode, limit_sec)
+                    self._signal(plan.signum, self._look())  # now; to end the helper takes a while
+        except SpawnError as error:
+            failure = f"failed: {error}"
+            self._signal(plan.signum, self._look())
+        except SurvivorsError as error:
+            unit.note(f"stop command {command.argv[0]}: {error.survivors} outlived SIGKILL")
+        finally:
+            self._asking = ""
+        last = output.lines.tail(1) if failure else []
+        return f"{failure}: {last[0].item.text.strip()[:_LONGEST_LINE_TOLD]}" if last else failure
+
+    def _obstacle(self) -> str:
+        """Say what a stop waits for now."""
+        left = _in_words(self._living_pids())
+        return f"stop command {self._asking}, {left}" if self._asking else left
+
+    def kill_holders(self, inodes: list[int]) -> tuple[list[Member], str]:
+        """Kill what was not known as family and still holds the child's output open.
+
+        Return it, and in words who it was.
+        """
         holders = [stat.member for stat in self.family.holders(inodes)]
+        words = _in_words([member.pid for member in holders])
         for member in holders:
             _procfs.send_signal(member, signal.SIGKILL)
-        return holders
+        return holders, words
 
     def reap(self) -> None:
         """Let the kernel forget the child; until then its pid means it, and its group."""
@@ -178,7 +229,7 @@ async def open_child(
                     survivors = await child.stop(plan, unit)
                     if not reading.ended.is_set():
                         pipes = [spawned.stdout, spawned.stderr]
-                        await _drain(child, pipes, reading.ended, unit.budget)
+                        await _drain(child, pipes, reading.ended, unit)
                 finally:  # whatever is raised here: nothing else ends the readers
                     reading.cancel()
     finally:
@@ -188,7 +239,17 @@ async def open_child(
             host.roster.note_ended(child.pid)
         child.reap()
         if survivors:
-            raise SurvivorsError(command.name, survivors)
+            raise SurvivorsError(command.name, survivors, list(map(_procfs.read_name, survivors)))
+
+
+def _in_words(pids: list[int]) -> str:
+    return processes_in_words((pid, _procfs.read_title(pid)) for pid in pids)
+
+
+def _failure_in_words(returncode: int | None, limit_sec: float) -> str:
+    if returncode is None:
+        return f"was still running after {limit_sec:.1f} s"
+    return exit_in_words(returncode)
 
 
 class _Reading:
@@ -222,12 +283,14 @@ class _Reading:
                 self.ended.set()
 
 
-async def _drain(child: Child, pipes: list[int], read: trio.Event, budget: StopBudget) -> None:
+async def _drain(child: Child, pipes: list[int], read: trio.Event, unit: UnitHandle) -> None:
     """Wait for the end of the output, half a second at most: the pipe may be held for ever."""
-    with budget.final(_PIPE_HELD_SEC):
+    with unit.budget.final(_PIPE_HELD_SEC, what=lambda: "the end of its output"):
         await read.wait()
         return
-    holders = child.kill_holders([os.fstat(fd).st_ino for fd in pipes])
-    with budget.final(_DRAIN_SEC):
+    holders, held_by = child.kill_holders([os.fstat(fd).st_ino for fd in pipes])
+    if holders:
+        unit.note(f"{KILLED}{held_by}; held its output open")
+    with unit.budget.final(_DRAIN_SEC, what=lambda: f"the end of its output, held by {held_by}"):
         await wait_gone(holders)
         await read.wait()

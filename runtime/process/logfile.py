@@ -135,7 +135,8 @@ class LogFile:
                 self._asked_to_end = trio.current_time()
                 for event in (self._closing, self._more, self._plenty):
                     event.set()
-                with unit.budget.final(_FLUSH_SEC):
+                what = f"the last lines in its log {self._path}"
+                with unit.budget.final(_FLUSH_SEC, what=lambda: what):
                     await written.wait()
                 writing.cancel()
 

@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from signal import Signals
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
+import trio
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,11 +23,14 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from runtime._problems import Location, Named, Problem
-from runtime._specs import Dependency, Entry, RestartSpec, Seconds, UnitName
+from runtime._specs import Dependency, Entry, RestartSpec, Seconds, SecondsAboveZero, UnitName
+from runtime.supervision._exceptions import in_words
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
 from runtime.supervision.restart import RestartPolicy, RestartWhen
+from runtime.supervision.unit import UnitHandle
 
+from ._exceptions import HookError
 from ._executable import Finder
 from ._state import ProcessState, process_lifecycle
 from .hooks import call_plugin
@@ -37,6 +44,7 @@ from .specs import (
     Account,
     CommandLine,
     Cpu,
+    ExitCode,
     FilePath,
     LogSpec,
     Nice,
@@ -48,6 +56,9 @@ from .specs import (
     VariableName,
 )
 from .stats import ProcessRuntimeInfo, ProcessStats
+
+# Of the time that an `on_shutdown` hook has, however short the `timeout` is.
+_LEAST_HOOK_SEC = 1.0
 
 #: What runs a ``command``.
 SHELL: Final = "/bin/sh"
@@ -145,6 +156,10 @@ class Process(BaseModel):
         description="Names of hooks that plugins provide; unset: none.",
         examples=[["announce"]],
     )
+    hook_failure: Literal["fail", "ignore"] = Field(
+        default="fail",
+        description="What a failing hook does to a start: fail it like a crash, or just be told.",
+    )
     stat_handlers: list[str] = Field(
         default=[],
         description="Names of statistics handlers that plugins provide; unset: none.",
@@ -176,6 +191,18 @@ class Process(BaseModel):
         description="When and how it is restarted; unset: by `shutdown_strategy`.",
         examples=[{"when": "failure", "max_restarts": 10}],
     )
+    success_exit_codes: list[ExitCode] = Field(
+        default=[0],
+        min_length=1,
+        description="Exit codes, 0 to 255, and names of signals that are a good end of it.",
+        examples=[[0, 3, "SIGTERM"]],
+    )
+    max_run_sec: SecondsAboveZero | None = Field(
+        default=None,
+        description="Seconds that it may run; after them it has failed, and is stopped. Unset: no"
+        " limit.",
+        examples=[3600],
+    )
     restart_dependents: bool = Field(
         default=False, description="Whether its restarts restart what depends on it."
     )
@@ -187,6 +214,12 @@ class Process(BaseModel):
         default="SIGTERM",
         description="The signal that asks the process and all that descends from it to stop.",
         examples=["SIGINT"],
+    )
+    stop_command: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None,
+        description="A program, and its arguments, that asks it to stop in place of `stop_signal`;"
+        " it finds the pid as RUNTIME_PID. Unset: the signal.",
+        examples=[["nginx", "-s", "quit"]],
     )
     replicas: Replicas | None = Field(
         default=None,
@@ -242,6 +275,7 @@ class Process(BaseModel):
     _return_code: int | None = PrivateAttr(default=None)
     _found_on_path: bool = PrivateAttr(default=False)
     _privileges: Privileges | None = PrivateAttr(default=None)
+    _hook_names: list[tuple[LifecycleHookType, str]] = PrivateAttr(default_factory=list)
     _hooks: dict[ProcessHookType, list[LifecycleHookType]] = PrivateAttr(default_factory=_no_hooks)
     _stat_handlers: list[StatHandlerType] = PrivateAttr(default_factory=list)
     _ready_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
@@ -371,6 +405,26 @@ class Process(BaseModel):
         """What it has printed lately, over all its generations."""
         return self._output
 
+    def name_hook(self, function: LifecycleHookType, name: str) -> None:
+        """Note under which *name* a plugin provides a hook."""
+        self._hook_names.append((function, name))
+
+    def hook_name(self, function: LifecycleHookType) -> str:
+        """Return the name of a hook as the manifest has it, else that of the function."""
+        for known, name in self._hook_names:
+            if known is function:
+                return name
+        return str(getattr(function, "__name__", None) or type(function).__name__)
+
+    def is_success(self, return_code: int) -> bool:
+        """Return whether such an end is a good one; *return_code* is -n for signal n."""
+        if return_code < 0:
+            return any(
+                isinstance(each, str) and Signals[each] == -return_code
+                for each in self.success_exit_codes
+            )
+        return return_code in self.success_exit_codes
+
     def resolve_path(self, base: Path, find: Finder | None = None) -> None:
         """Make `path` absolute: a file below *base*, a wildcard's one match, or a name on PATH.
 
@@ -378,6 +432,14 @@ class Process(BaseModel):
         """
         find = find or Finder()
         self.path, self._found_on_path = find.executable(self.path, base, self.env.get("PATH"))
+
+    def resolve_stop_command(self, base: Path, find: Finder | None = None) -> None:
+        """Make the program of `stop_command` absolute, as `resolve_path` does; `ValueError`."""
+        if self.stop_command is not None:
+            program, *arguments = self.stop_command
+            find = find or Finder()
+            path, _ = find.executable(Path(program), base, self.env.get("PATH"))
+            self.stop_command = [str(path), *arguments]
 
     def resolve_folders(self, base: Path) -> None:
         """Make absolute: the working directory, and the log."""
@@ -433,9 +495,15 @@ class Process(BaseModel):
             rlimits=self.rlimits,
         )
         self._privileges = decide(wishes, rights, self.location, problems)
-        if self._privileges is not None and self.path.is_absolute():
-            problem = judge_program(self.path, self._privileges)
-            problems += [Problem((*self.location, "path"), problem)] if problem else []
+        if self._privileges is None:
+            return
+        programs: list[tuple[Location, Path]] = [((*self.location, "path"), self.path)]
+        if self.stop_command is not None:
+            location = (*self.location, "stop_command", 0)
+            programs.append((location, Path(self.stop_command[0])))
+        for location, path in programs:
+            problem = judge_program(path, self._privileges) if path.is_absolute() else ""
+            problems += [Problem(location, problem)] if problem else []
 
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the child gets."""
@@ -518,8 +586,57 @@ async def _built_in_strategy(process: Process, interval_sec: float) -> bool:
 
 
 async def call_hooks(
-    process: Process, view: PopenView | None, hook_type: ProcessHookType, host: Host
+    process: Process,
+    view: PopenView | None,
+    hook_type: ProcessHookType,
+    host: Host,
+    unit: UnitHandle | None = None,
 ) -> None:
-    """Call the hooks that the process has for *hook_type*, one after the other."""
+    """Call the hooks that the process has for *hook_type*, one after the other.
+
+    The first that fails is raised as a `HookError`. With ``hook_failure: ignore`` it is noted by
+    the *unit* instead, and the next one is called.
+    """
     for hook in process.lifecycle_hook_functions[hook_type]:
-        await call_plugin(hook, process, view, limiter=host.plugins)
+        words = f"hook {process.hook_name(hook)} ({hook_type})"
+        try:
+            with unit.budget.name(partial(str, words)) if unit is not None else nullcontext():
+                await call_plugin(hook, process, view, limiter=host.plugins)
+        except Exception as error:
+            failure = hook_error(process, hook, hook_type, error)
+            if unit is None or process.hook_failure == "fail":
+                raise failure from error
+            unit.note(str(failure))
+
+
+async def call_last_hooks(process: Process, view: PopenView, host: Host, unit: UnitHandle) -> None:
+    """Call each hook that the process has for ``on_shutdown``, whatever becomes of the others.
+
+    Shielded: each has the ``timeout`` of the process, or a second, within the budget of the *unit*.
+    What goes wrong is noted, and nothing is raised.
+    """
+    limit = None if process.timeout is None else max(process.timeout, _LEAST_HOOK_SEC)
+    for hook in process.lifecycle_hook_functions["on_shutdown"]:
+        words = f"hook {process.hook_name(hook)} (on_shutdown)"
+        began = trio.current_time()
+        with unit.budget.closing(limit, what=partial(str, words)) as patience:
+            if patience.deadline <= began:
+                unit.note(f"{words} was not called: no time was left")
+                continue
+            try:
+                await call_plugin(hook, process, view, limiter=host.plugins)
+            except Exception as error:  # noqa: BLE001 - of a plugin's function: it is told
+                unit.note(str(hook_error(process, hook, "on_shutdown", error)))
+        if patience.cancelled_caught:
+            waited = trio.current_time() - began
+            unit.note(f"{words} has not ended within {waited:.1f} s, and was left to itself")
+
+
+def hook_error(
+    process: Process, hook: LifecycleHookType, hook_type: ProcessHookType, error: Exception
+) -> HookError:
+    """Return the error that names a hook by which *error* was raised."""
+    problem = f"{type(error).__name__}: {in_words(error)}" if str(error) else type(error).__name__
+    failure = HookError(process.name, process.hook_name(hook), hook_type, problem)
+    failure.__cause__ = error
+    return failure

@@ -26,14 +26,33 @@ Nice = Annotated[int, Field(ge=-20, le=19), IsNumber]
 Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS), IsNumber]
 
 
-def _known_signal(name: str) -> str:
+def known_signal(name: str) -> str:
+    """Return the full name of a signal, from ``term`` or ``SIGTERM``; else raise `ValueError`."""
     name = name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"
     if name not in signal.Signals.__members__:
         raise ValueError(f"there is no signal {name!r} here; SIGTERM, SIGINT and SIGQUIT are usual")
     return name
 
 
-SignalName = Annotated[str, AfterValidator(_known_signal)]
+SignalName = Annotated[str, AfterValidator(known_signal)]
+
+
+def _exit_code(value: object) -> object:
+    words = "must be an exit code from 0 to 255, or the name of a signal"
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        value = int(value[-20:])
+    if isinstance(value, str):
+        return known_signal(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_CODE:
+        raise ValueError(words)  # pydantic tells ValueErrors
+    return value
+
+
+HIGHEST_CODE: Final = 255  #: that a process can exit with
+ExitCode = Annotated[
+    Annotated[int, Field(ge=0, le=HIGHEST_CODE)] | str,
+    BeforeValidator(_exit_code, json_schema_input_type=int | str),
+]
 
 
 def _without_nul(text: str) -> str:

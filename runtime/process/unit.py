@@ -1,5 +1,6 @@
 """How a process runs: the body of its unit."""
 
+from dataclasses import replace
 from functools import partial
 from signal import Signals
 
@@ -12,7 +13,7 @@ from ._exceptions import SurvivorsError
 from .child import Child, StopPlan, open_child
 from .host import Host
 from .logfile import LogFile
-from .models import Process, call_hooks
+from .models import Process, call_hooks, call_last_hooks
 from .popen import PopenView
 from .spawn import Command
 
@@ -34,14 +35,19 @@ class _Run:
         self._refuse_second_copy()
         self._generation += 1
         if self._generation > 1:
-            await call_hooks(process, None, "on_restart", self._host)
-        await call_hooks(process, None, "pre_start", self._host)
-        plan = StopPlan(signum=Signals[process.stop_signal], timeout=process.timeout)
+            await call_hooks(process, None, "on_restart", self._host, task_status)
+        await call_hooks(process, None, "pre_start", self._host, task_status)
+        command = self._command()
         child: Child | None = None
         failure: Exception | None = None
         try:
             async with open_child(
-                self._command(), self._host, process.output, plan, task_status, log=self._log
+                command,
+                self._host,
+                process.output,
+                self._stop_plan(command),
+                task_status,
+                log=self._log,
             ) as child:
                 process.note_spawned(child.pid)
                 failure = await Attendance(process, self._host, child, task_status).run()
@@ -51,9 +57,7 @@ class _Run:
         finally:
             if child is not None:
                 process.note_ended(child.returncode)
-                if process.lifecycle_hook_functions["on_shutdown"]:
-                    with task_status.budget.polite(process.timeout):
-                        await call_hooks(process, PopenView(child), "on_shutdown", self._host)
+                await call_last_hooks(process, PopenView(child), self._host, task_status)
         if failure is not None:
             raise failure
 
@@ -68,6 +72,23 @@ class _Run:
             privileges=process.privileges,
         )
 
+    def _stop_plan(self, command: Command) -> StopPlan:
+        process = self._process
+        plan = StopPlan(
+            signum=Signals[process.stop_signal], timeout=process.timeout, output=process.output
+        )
+        if process.stop_command is None:
+            return plan
+        # A name of its own: neither of the two takes what descends from the other for its own.
+        name = f"{process.name}/stop"
+        env = {**command.env, **self._host.marker(name)}
+        stop = replace(command, name=name, argv=process.stop_command, env=env)
+
+        def for_pid(pid: int) -> Command:
+            return replace(stop, env={**env, "RUNTIME_PID": str(pid)})
+
+        return replace(plan, command=for_pid)
+
     def _remember(self, error: SurvivorsError) -> None:
         stats = (_procfs.read_stat(pid) for pid in error.pids)
         self._survivors = [stat.member for stat in stats if stat is not None]
@@ -77,7 +98,8 @@ class _Run:
         stats = (_procfs.read_stat(member.pid) for member in self._survivors)
         left = [s.pid for s in stats if s is not None and s.alive and s.member in self._survivors]
         if left:
-            raise SurvivorsError(self._process.name, left)
+            names = [_procfs.read_name(pid) for pid in left]
+            raise SurvivorsError(self._process.name, left, names)
         self._survivors = []
 
 

@@ -124,7 +124,8 @@ class Generation:
         error: Exception | None = None
         patience: trio.CancelScope | None = None
         try:
-            with self._unit.budget.polite(self._timeout) as patience:
+            what = f"stop() of {type(self._service).__name__}"
+            with self._unit.budget.polite(self._timeout, what=lambda: what) as patience:
                 await self._service.call(Hook("stop"))
         except Exception as raised:  # noqa: BLE001 - the edge of a service
             error = raised

@@ -162,6 +162,7 @@ class Keeper:
         slot.live, slot.stop_due, slot.stop_sent, slot.again = True, False, False, None
         slot.down_first = {}
         slot.error, slot.ready, slot.ended, slot.next_restart_at = None, None, None, None
+        slot.note = slot.good_end = ""
         slot.started, slot.started_at = trio.current_time(), datetime.now(UTC)
         slot.cause = number
         return True
@@ -177,8 +178,9 @@ class Keeper:
             budget,
             on_started=self._became_ready,
             on_ending=self._is_ending,
+            on_good_end=partial(setattr, slot, "good_end"),
             on_failing=partial(self._is_failing, budget),
-            on_note=lambda fact: self._tree.explain(slot, fact),
+            on_note=partial(self._tree.note, slot),
             hold=partial(self._hold, budget),
         )
         with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
@@ -245,7 +247,8 @@ class Keeper:
         if slot.unit.lifecycle.state != stages.failed:  # else it is that it failed
             slot.cause = None
         ran_sec = trio.current_time() - slot.started
-        words = f"completed after {ran_sec:.1f} s" if error is None else in_words(error)
+        how = f" ({slot.good_end})" if slot.good_end else ""
+        words = f"completed after {ran_sec:.1f} s{how}" if error is None else in_words(error)
         last = stages.stopped if error is None else stages.failed
         number = self._close_cycle(last, words, self._decide(error))
         reason = slot.reason

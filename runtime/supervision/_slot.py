@@ -34,6 +34,8 @@ class Slot:
     generations_before: int = 0  # this run
     restarts: int = 0
     reason: str = "not started"
+    note: str = ""  # the newest fact that is no reason
+    good_end: str = ""  # how it has ended, where somebody might not take that for a good end
     root_cause: str = ""  # of its being HELD: who could not be had, and why
     error: Exception | None = None
     started: float = 0.0
@@ -115,6 +117,7 @@ class Slot:
             generation=self.generation,
             restarts=self.restarts,
             reason=self.reason,
+            note=self.note,
             requirements=self.unit.requirements,
             waiting_for=waiting_for if self.stage is Stage.WAITING else (),
             next_restart_at=self.next_restart_at,

@@ -267,7 +267,13 @@ class Tree:
             self.explain(slot, reason)
 
     def explain(self, slot: Slot, reason: str, *, cause: int | None = None) -> None:
-        """Record a fact about a unit that changes no state."""
+        """Record why a unit is as it is, where no change of its state says so."""
         slot.reason = reason
         slot.last = self.chronicle.noted(slot.unit.name, reason, cause=cause or slot.cause)
+        slot.wake()
+
+    def note(self, slot: Slot, fact: str) -> None:
+        """Record a fact about a unit that is not why it is as it is."""
+        slot.note = fact
+        self.chronicle.noted(slot.unit.name, fact, cause=slot.cause)
         slot.wake()

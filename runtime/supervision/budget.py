@@ -25,16 +25,25 @@ class Deadlines(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """How long a wait for the end of something may go on, and how long it may take in all."""
+    """How long a wait for the end of something may go on, and how long it may take in all.
+
+    *what* is waited for, in words; empty where nobody has said it.
+    """
 
     left_sec: float
     of_sec: float
+    what: str = ""
+
+
+#: Says in words what is waited for, when somebody asks; it must not block.
+What = Callable[[], str]
 
 
 class _Shield(NamedTuple):
     opened: float
-    last: bool  #: it comes after SIGKILL
+    limit: Callable[[Deadlines, float], float]  #: until when it may last, by what holds at a moment
     whole: bool  #: it is around all of what it shields, and not only around the wait for its end
+    what: What
 
 
 def plan_stop(now: float, within_sec: float) -> Deadlines:
@@ -46,6 +55,18 @@ def plan_stop(now: float, within_sec: float) -> Deadlines:
 def tighten(one: Deadlines, other: Deadlines) -> Deadlines:
     """Return the earlier of each; a deadline that was set is never put off."""
     return Deadlines(min(one.polite_until, other.polite_until), min(one.over_at, other.over_at))
+
+
+def _politely(deadlines: Deadlines, _: float) -> float:
+    return deadlines.polite_until
+
+
+def _to_the_end(deadlines: Deadlines, _: float) -> float:
+    return deadlines.over_at
+
+
+def _in_closing(deadlines: Deadlines, now: float) -> float:
+    return max(deadlines.polite_until, (now + deadlines.over_at) / 2)
 
 
 def share(own_sec: float | None, now: float, until: float) -> float:
@@ -73,13 +94,20 @@ class StopBudget:
 
     @property
     def wait(self) -> Wait | None:
-        """How long what is waited for now has left; None while nothing is."""
-        waits = [(scope, shield) for scope, shield in self._shields.items() if not shield.whole]
+        """How long what is waited for now has left; None while nothing is.
+
+        It is the newest shield around a wait, or, in a stop, what was named by `name`.
+        """
+        waits = [
+            (scope.deadline, shield)
+            for scope, shield in self._shields.items()
+            if not shield.whole and scope.deadline < inf
+        ]
         if not waits:
             return None
-        scope, shield = waits[-1]
-        left_sec = max(0.0, scope.deadline - trio.current_time())
-        return Wait(left_sec, scope.deadline - shield.opened)
+        until, shield = waits[-1]
+        left_sec = max(0.0, until - trio.current_time())
+        return Wait(left_sec, until - shield.opened, shield.what())
 
     def begin(self, within_sec: float) -> None:
         """Begin the stop; called again, it can only make the time shorter."""
@@ -101,19 +129,46 @@ class StopBudget:
         finally:
             self._children.discard(child)
 
-    def polite(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
-        """Shield a wait for something that was asked to end: at most *own_sec* seconds."""
-        self._begin_at_last()
-        return self._open_shield(own_sec, last=False)
+    def polite(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
+        """Shield a wait for something that was asked to end: at most *own_sec* seconds.
 
-    def final(self, own_sec: float | None) -> AbstractContextManager[trio.CancelScope]:
+        *what* says what that is, to who asks for `wait`; so it does below.
+        """
+        self._begin_at_last()
+        return self._open_shield(own_sec, _politely, what=what)
+
+    def final(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
         """Shield what comes after SIGKILL: at most *own_sec* seconds, to the budget's end."""
         self._begin_at_last()
-        return self._open_shield(own_sec, last=True)
+        return self._open_shield(own_sec, _to_the_end, what=what)
+
+    def closing(
+        self, own_sec: float | None, *, what: What = str
+    ) -> AbstractContextManager[trio.CancelScope]:
+        """Shield what is due when all is down: at most *own_sec* seconds, or what politeness has.
+
+        Where that has less, half of what is left to the budget's end is there for it.
+        """
+        self._begin_at_last()
+        return self._open_shield(own_sec, _in_closing, what=what)
+
+    @contextmanager
+    def name(self, what: What) -> Generator[None]:
+        """Say what the block is about, for a stop that has to wait for it; nothing is shielded."""
+        scope = trio.CancelScope(deadline=self._deadlines.over_at)  # for its deadline only
+        self._shields[scope] = _Shield(trio.current_time(), _to_the_end, whole=False, what=what)
+        try:
+            yield
+        finally:
+            del self._shields[scope]
 
     def to_the_end(self) -> AbstractContextManager[trio.CancelScope]:
         """Shield what stops by itself when it is asked to: until a stop that is begun is over."""
-        return self._open_shield(None, last=True, whole=True)
+        return self._open_shield(None, _to_the_end, whole=True)
 
     def _begin_at_last(self) -> None:
         if not self.begun:  # a body that is run without a supervisor: its stop has a bound too
@@ -121,13 +176,17 @@ class StopBudget:
 
     @contextmanager
     def _open_shield(
-        self, own_sec: float | None, *, last: bool, whole: bool = False
+        self,
+        own_sec: float | None,
+        limit: Callable[[Deadlines, float], float],
+        *,
+        whole: bool = False,
+        what: What = str,
     ) -> Generator[trio.CancelScope]:
-        until = self._deadlines.over_at if last else self._deadlines.polite_until
         now = trio.current_time()
-        until = share(own_sec, now, until)
+        until = share(own_sec, now, limit(self._deadlines, now))
         with trio.CancelScope(shield=True, deadline=until) as scope:
-            self._shields[scope] = _Shield(now, last, whole)
+            self._shields[scope] = _Shield(now, limit, whole, what)
             try:
                 yield scope
             finally:
@@ -135,9 +194,9 @@ class StopBudget:
 
     def _tighten(self, deadlines: Deadlines) -> None:
         self._deadlines = tighten(self._deadlines, deadlines)
+        now = trio.current_time()
         for scope, shield in self._shields.items():
-            until = self._deadlines.over_at if shield.last else self._deadlines.polite_until
-            scope.deadline = min(scope.deadline, until)
+            scope.deadline = min(scope.deadline, shield.limit(self._deadlines, now))
         for child in self._children:
             child._tighten(self._deadlines)  # noqa: SLF001 - another of the same class
 

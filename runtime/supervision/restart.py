@@ -121,8 +121,17 @@ def judge_end(
         since = now - policy.window_sec if policy.window_sec else float("-inf")
         counted = tuple(moment for moment in history.counted if moment > since)
         if len(counted) >= policy.max_restarts:
-            within = f" within {policy.window_sec:g} s" if policy.window_sec else ""
-            return GiveUp(f"given up after {len(counted)} restarts{within}"), history
+            return GiveUp(_given_up(policy, counted, now)), history
         history = replace(history, counted=(*counted, now))
     history = replace(history, in_a_row=history.in_a_row + 1)
     return RestartIn(delay_before(policy, history.in_a_row, random)), history
+
+
+def _given_up(policy: RestartPolicy, counted: Sequence[float], now: float) -> str:
+    """Return in words how often it was restarted, and within what time, before it is given up."""
+    if not counted:
+        return "given up, for it may not be restarted (max_restarts is 0)"
+    often = f"{len(counted)} restart{'s' if len(counted) > 1 else ''}"
+    if policy.window_sec:
+        return f"given up after {often} within {policy.window_sec:g} s"
+    return f"given up after {often} in {max(now - counted[0], 0.1):.1f} s"

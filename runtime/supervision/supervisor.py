@@ -18,7 +18,7 @@ import trio
 
 from ._exceptions import UnitFailedError, UnitInUseError, UnknownUnitError
 from ._keeper import Keeper
-from ._slot import Slot
+from ._slot import Slot, nearest_live
 from ._tree import Tree
 from .budget import DEFAULT_STOP_SEC, Wait
 from .events import Chronicle, Journal, UnitEvent
@@ -107,9 +107,42 @@ class Supervisor:
         return self._tree.budget.left_sec
 
     def stop_wait(self, name: str) -> Wait | None:
-        """Return how long a unit may still take to stop, None while it is not waited for."""
-        budget = self._tree.slot(name).budget
-        return None if budget is None else budget.wait
+        """Return how long a unit may still take to stop, and in words what that waits for.
+
+        None while it is not waited for. Of a unit with units in it they are what is waited for.
+        """
+        slot = self._tree.slot(name)
+        inner = slot.unit.inner
+        if isinstance(inner, Supervisor) and (wait := inner.longest_stop_wait()) is not None:
+            return wait
+        return None if slot.budget is None else slot.budget.wait
+
+    def longest_stop_wait(self) -> Wait | None:
+        """Return how long the stop of these units may still take, and what each of them waits for.
+
+        None while none of them is waited for.
+        """
+        stopping = [slot.unit.name for slot in self._tree.slots.values() if slot.stop_sent]
+        waits = {name: wait for name in stopping if (wait := self.stop_wait(name)) is not None}
+        if not waits:
+            return None
+        longest = max(waits.values())
+        what = "; ".join(f"{name}: {wait.what}" for name, wait in waits.items() if wait.what)
+        return longest._replace(what=what)
+
+    def blocked_by(self, name: str) -> str:
+        """Return in words what the stop of a unit waits for, empty while it waits for nothing.
+
+        That may be another unit that has to stop first.
+        """
+        slot = self._tree.slot(name)
+        if slot.live and slot.stop_due and not slot.stop_sent:
+            first = nearest_live(slot.dependents, lambda other: other.dependents)
+            return (
+                f"{', '.join(other.unit.name for other in first if other.stop_due)} to stop first"
+            )
+        wait = self.stop_wait(name)
+        return "" if wait is None else wait.what
 
     def locate(self, path: str) -> tuple[Supervisor, str]:
         """Return the supervisor that ``worker/cpu-0`` belongs to, and its name there."""
@@ -176,6 +209,10 @@ class Supervisor:
         self._tree.move(slot, state, reason)
         if slot.over is not None and state != slot.unit.lifecycle.stages.failed:
             slot.over, slot.wanted = None, False  # how it ended before has been dealt with
+
+    def note(self, name: str, fact: str) -> None:
+        """Record a fact about a unit that changes no state."""
+        self._tree.note(self._tree.slot(name), fact)
 
     async def remove(self, name: str) -> None:
         """Stop a unit and forget it; `UnitInUseError` while another one depends on it.

@@ -63,7 +63,7 @@ class UnitHandle:
     path: str
 
     __slots__ = (
-        *("_hold", "_on_ending", "_on_failing", "_on_note", "_on_started"),
+        *("_hold", "_on_ending", "_on_failing", "_on_good_end", "_on_note", "_on_started"),
         *("budget", "path"),
     )
 
@@ -74,13 +74,14 @@ class UnitHandle:
         *,
         on_started: Callable[[], None] = lambda: None,
         on_ending: Callable[[str], None] = lambda _: None,
+        on_good_end: Callable[[str], None] = lambda _: None,
         on_failing: Callable[[str], None] = lambda _: None,
         on_note: Callable[[str], None] = lambda _: None,
         hold: Holder | None = None,
     ) -> None:
         self.path, self.budget = path, budget
         self._on_started, self._on_note = on_started, on_note
-        self._on_ending, self._on_failing = on_ending, on_failing
+        self._on_ending, self._on_good_end, self._on_failing = on_ending, on_good_end, on_failing
         self._hold = hold or self._hold_alone
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
@@ -90,6 +91,10 @@ class UnitHandle:
     def ending(self, reason: str) -> None:
         """Report that the work is over and only the clearing up remains."""
         self._on_ending(reason)
+
+    def ended_well(self, how: str) -> None:
+        """Report how it has ended, where that is a good end and does not look like one."""
+        self._on_good_end(how)
 
     def failing(self, reason: str) -> None:
         """Report that the unit has failed already, though its body has not ended yet."""
@@ -114,7 +119,7 @@ class UnitHandle:
         await self.budget.hold(body, ask_to_stop=begin)
 
     def note(self, fact: str) -> None:
-        """Record a fact about the unit that changes no state."""
+        """Record a fact about the unit that changes no state, and is not the reason of it."""
         self._on_note(fact)
 
 
@@ -151,7 +156,10 @@ def plain_lifecycle(name: str = "unit") -> Lifecycle[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitStatus:
-    """How a unit stands at one moment; *reason* is the last thing that happened, in words.
+    """How a unit stands at one moment; *reason* says in words why it stands so.
+
+    *note* is the last fact about its newest generation that changes nothing, such as what had to be
+    killed; empty where there is none.
 
     *ready_after_sec* is the time from start to ready of the running generation, *ran_sec* that to
     its end once there is one, *waiting_for* the names whose conditions do not hold yet, *error*
@@ -172,6 +180,7 @@ class UnitStatus:
     ready_after_sec: float | None = None
     ran_sec: float | None = None
     error: Exception | None = None
+    note: str = ""
 
     @property
     def ready(self) -> bool:

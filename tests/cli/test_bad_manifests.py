@@ -477,6 +477,45 @@ BAD: dict[str, Bad] = {
         "stop_signal: SIGTREM",
         "stop_signal: there is no signal 'SIGTREM' here; SIGTERM, SIGINT and SIGQUIT are usual",
     ),
+    "exit code that is none": process(
+        "success_exit_codes: [0, 256]",
+        "success_exit_codes.1: must be an exit code from 0 to 255, or the name of a signal",
+    ),
+    "exit code below zero": process(
+        "success_exit_codes: [-15]",
+        "success_exit_codes.0: must be an exit code from 0 to 255, or the name of a signal",
+    ),
+    "truth value as an exit code": process(
+        "success_exit_codes: [true]",
+        "success_exit_codes.0: must be an exit code from 0 to 255, or the name of a signal",
+    ),
+    "exit by an unknown signal": process(
+        "success_exit_codes: [SIGTREM]",
+        "success_exit_codes.0: there is no signal 'SIGTREM' here; SIGTERM, SIGINT and SIGQUIT are"
+        " usual",
+    ),
+    "no exit code": process(
+        "success_exit_codes: []",
+        "success_exit_codes: list should have at least 1 item after validation, not 0",
+    ),
+    "no time to run": process("max_run_sec: 0", "max_run_sec: input should be greater than 0"),
+    "empty stop command": process(
+        "stop_command: []",
+        "stop_command: list should have at least 1 item after validation, not 0",
+    ),
+    "stop command in one line": process(
+        'stop_command: "nginx -s quit"', "stop_command: input should be a valid list"
+    ),
+    "missing stop command": process(
+        "stop_command: [bin/halt, quit]", "stop_command.0: there is no program FOLDER/bin/halt"
+    ),
+    "stop command that is not on PATH": process(
+        "stop_command: [no-such-program]",
+        "stop_command.0: there is no 'no-such-program' in FOLDER nor on PATH",
+    ),
+    "unknown way with failing hooks": process(
+        "hook_failure: retry", "hook_failure: input should be 'fail' or 'ignore'"
+    ),
     "CPU that is not there": process(
         "affinity: [0, 100000]", f"affinity.1: there is no CPU 100000 here, only 0 to {CPUS - 1}"
     ),

@@ -92,7 +92,7 @@ ENDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         AGAIN_ONCE,
         [
             "exited with 3 after N s; restart in N s",
-            "exited with 3 after N s; given up after 1 restarts",
+            "exited with 3 after N s; given up after 1 restart in N s",
         ],
     ),
 }
@@ -156,9 +156,9 @@ def test_a_stop_tells_in_which_order_all_went_down_and_what_it_waits_for(site: S
     said = re.sub(r"pid \d+", "pid P", said)
     assert [line.partition("| ")[2] or line for line in said.splitlines()] == [
         "SIGTERM received",
-        "waiting for db to stop, N s left of N s",
-        "db killed (pid P): still there N s after SIGTERM",
-        "stopped: api, db (N s)",
+        "waiting for db to stop, N s left of N s: pid P (sleep)",
+        "db killed: pid P (sleep); still there N s after SIGTERM",
+        "stopped: api, db (N s); killed: db (pid P (sleep))",
     ]
 
 

@@ -6,6 +6,7 @@ import trio
 import trio.testing
 
 from runtime.cli._report import Report
+from runtime.process import SurvivorsError
 from runtime.supervision.events import Journal
 from runtime.supervision.graph import Requirement
 from runtime.supervision.supervisor import Supervisor
@@ -40,7 +41,9 @@ async def stay(*, task_status: UnitHandle) -> None:
     await trio.sleep_forever()
 
 
-def stays(*needed: str, stop_sec: float, own_sec: float | None = 5) -> dict[str, Any]:
+def stays(
+    *needed: str, stop_sec: float, own_sec: float | None = 5, what: str = ""
+) -> dict[str, Any]:
     """Define a unit that takes some time to stop, of which it says so much beforehand."""
 
     async def body(*, task_status: UnitHandle) -> None:
@@ -48,7 +51,11 @@ def stays(*needed: str, stop_sec: float, own_sec: float | None = 5) -> dict[str,
         try:
             await trio.sleep_forever()
         finally:
-            with task_status.budget.polite(own_sec) if own_sec else trio.CancelScope(shield=True):
+            with (
+                task_status.budget.polite(own_sec, what=lambda: what)
+                if own_sec
+                else trio.CancelScope(shield=True)
+            ):
                 await trio.sleep(stop_sec)
 
     return {"body": body, "requirements": tuple(map(Requirement, needed))}
@@ -101,6 +108,51 @@ async def test_what_takes_long_to_stop_is_told_once_with_the_time_that_it_has(
         "waiting for log to stop, 23.3 s left of 30 s",
         "stopped: api, web, cache, db, log (8.7 s)",
     ]
+
+
+async def test_what_is_waited_for_is_told_and_told_again_while_it_lasts(
+    autojump_clock: Any,
+) -> None:
+    units = {
+        "db": stays(stop_sec=24, own_sec=29, what="pid 12 (postgres)"),
+        "web": stays(stop_sec=2, own_sec=10, what="hook bye (on_shutdown)"),
+        "api": stays(stop_sec=3),
+    }
+    whats = "db: pid 12 (postgres); web: hook bye (on_shutdown)"
+    assert await tell_stop_of(units) == [
+        "stop: enough",
+        f"waiting for db, web, api to stop, 28.0 s left of 29 s: {whats}",
+        "waiting for db to stop, 18.0 s left of 29 s: pid 12 (postgres)",
+        "waiting for db to stop, 8.0 s left of 29 s: pid 12 (postgres)",
+        "stopped: web, api, db (24.0 s)",
+    ]
+
+
+async def test_at_the_end_it_is_told_what_had_to_be_killed_and_what_is_still_there(
+    autojump_clock: Any,
+) -> None:
+    def killed(*who: str, left: SurvivorsError | None = None) -> dict[str, Any]:
+        async def body(*, task_status: UnitHandle) -> None:
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                for each in who:
+                    task_status.note(f"killed: {each}; still there 5.0 s after SIGTERM")
+                if left is not None:
+                    raise left
+
+        return {"body": body}
+
+    units = {
+        "db": killed("pid 3 (sh)", left=SurvivorsError("db", [3], ["sh"])),
+        "api": killed("pid 12 (python3), pid 13 (sh)", "pid 14 (tee)"),
+    }
+    told = await tell_stop_of(units)
+    _, killed_ones, left = told[-1].split("; ")
+    db, api = "db (pid 3 (sh))", "api (pid 12 (python3), pid 13 (sh), pid 14 (tee))"
+    assert killed_ones in {f"killed: {db}, {api}", f"killed: {api}, {db}"}
+    assert left == f"still there after SIGKILL: {db}"
 
 
 async def test_of_many_units_that_stop_the_first_are_named(autojump_clock: Any) -> None:

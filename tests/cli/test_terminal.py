@@ -77,6 +77,6 @@ def test_who_does_not_want_to_wait_kills_what_is_left_and_is_told_what(
     program.type(keys[-1])
     assert program.wait() == status
     assert "killing what is left" in program.err.text
-    assert f"deaf killed (pid {site.pid_of('deaf')}): still there" in program.err.text
-    assert "(pid )" not in program.err.text  # whoever ended at the last moment was not killed
+    assert f"deaf killed: pid {site.pid_of('deaf')} (sleep); still there" in program.err.text
+    assert "killed: ;" not in program.err.text  # whoever ended at the last moment was not killed
     assert site.find_left() == []

@@ -195,7 +195,7 @@ async def test_a_child_that_ignores_the_signal_is_killed_after_its_timeout(
     assert trio.current_time() - asked >= 0.2
     assert child.returncode == -signal.SIGKILL
     (note,) = room.handle.notes
-    pattern = rf"killed \(pid {child.pid}\): still there \d+\.\d s after SIGTERM"
+    pattern = rf"killed: pid {child.pid} \(s\w+\); still there \d+\.\d s after SIGTERM"
     assert re.fullmatch(pattern, note)
 
 
@@ -311,7 +311,7 @@ async def test_no_descendant_outlives_the_block(
         assert look.alive(pid)
     assert not look.alive(pid)
     assert child.returncode == (3 if leader_ends else -signal.SIGTERM)
-    killed = [note for note in room.handle.notes if note.startswith(f"killed (pid {pid})")]
+    killed = [note for note in room.handle.notes if note.startswith(f"killed: pid {pid} (python")]
     assert bool(killed) == ("ignore" in ways)
 
 

@@ -8,6 +8,7 @@ import trio
 from runtime._procfs import Member
 from runtime.process.child import _drain
 from runtime.supervision.budget import StopBudget
+from runtime.supervision.unit import UnitHandle
 
 
 class Child:
@@ -15,9 +16,9 @@ class Child:
 
     asked = 0
 
-    def kill_holders(self, inodes: list[int]) -> list[Member]:
+    def kill_holders(self, inodes: list[int]) -> tuple[list[Member], str]:
         self.asked += 1
-        return []
+        return [], ""
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ async def test_output_without_an_end_is_waited_for_half_a_second_within_the_budg
 ) -> None:
     child, began, budget = Child(), trio.current_time(), StopBudget()
     budget.force(left_sec)
-    await _drain(child, [], trio.Event(), budget)  # type: ignore[arg-type]
+    await _drain(child, [], trio.Event(), UnitHandle("p", budget))  # type: ignore[arg-type]
     assert trio.current_time() - began == pytest.approx(waited_sec)
     assert child.asked == 1  # whoever holds it is ended all the same
 
@@ -36,6 +37,6 @@ async def test_output_without_an_end_is_waited_for_half_a_second_within_the_budg
 async def test_output_that_has_ended_is_not_waited_for(autojump_clock: Any) -> None:
     child, began, read = Child(), trio.current_time(), trio.Event()
     read.set()
-    await _drain(child, [], read, StopBudget())  # type: ignore[arg-type]
+    await _drain(child, [], read, UnitHandle("p", StopBudget()))  # type: ignore[arg-type]
     assert trio.current_time() == began
     assert child.asked == 0

@@ -8,9 +8,12 @@ import pytest
 
 from runtime._problems import Problem, ProblemsError
 from runtime.process import (
+    HookError,
     NotReadyError,
+    NotRunningError,
     ProcessError,
     ProcessExitedError,
+    RunLimitError,
     SpawnError,
     SurvivorsError,
 )
@@ -57,8 +60,17 @@ def test_an_end_in_words(returncode: int, words: str) -> None:
             "its mine check has given up on it: no",
         ),
         (
-            SurvivorsError("p", [3, 4]),
-            "pid 3, 4 outlived SIGKILL; it is not started again while that is there",
+            RunLimitError("p", 60.0, "a_setting"),
+            "ran longer than 60 s (the limit is a_setting)",
+        ),
+        (
+            HookError("p", "announce", "pre_start", "ValueError: no"),
+            "hook announce (pre_start) failed: ValueError: no",
+        ),
+        (NotRunningError("p"), "p does not run; start it first"),
+        (
+            SurvivorsError("p", [3, 4], ["sh"]),
+            "pid 3 (sh), pid 4 outlived SIGKILL; it is not started again while that is there",
         ),
     ],
 )

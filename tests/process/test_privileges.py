@@ -401,6 +401,9 @@ def test_a_program_that_its_user_may_not_execute_is_told(closed: str, act: str) 
             " name a program that it may execute"
         )
         assert problems(ROOT, path=tool, user="nobody") == [("path", words)]
+        stop = {"path": "/bin/sh", "stop_command": [str(tool), "now"]}
+        assert problems(ROOT, user="nobody", **stop) == [("stop_command.0", words)]
+        assert problems(ROOT, user="root", **stop) == []
         assert problems(ROOT, path=tool, user="root") == []
         assert problems(ROOT, path=tool, group="nogroup") == []
         assert problems(ROOT, path="tool", user="nobody") == []  # it has not been looked for yet

@@ -130,6 +130,10 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "nice": None,
         "rlimits": {},
         "log": None,
+        "success_exit_codes": [0],
+        "max_run_sec": None,
+        "stop_command": None,
+        "hook_failure": "fail",
     },
     ProcessManifest: {
         "stop_within_sec": 30.0,

@@ -585,9 +585,9 @@ async def test_a_start_waits_for_the_restarts_of_its_policy(kit: Any, tree: Make
         with pytest.raises(OSError, match="no disk"):
             await service.start()
         assert supervisor.status("a").generation == 3
-        assert supervisor.status("a").reason == "no disk; given up after 2 restarts"
+        assert supervisor.status("a").reason == "no disk; given up after 2 restarts in 3.0 s"
         reasons = [event.reason for event in t.events("a") if event.kind != "asked"]
-        verdicts = ("restart in 1 s", "restart in 2 s", "given up after 2 restarts")
+        verdicts = ("restart in 1 s", "restart in 2 s", "given up after 2 restarts in 3.0 s")
         assert reasons == [
             line for verdict in verdicts for line in ("starting", "no disk", verdict)
         ]

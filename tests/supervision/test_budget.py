@@ -123,12 +123,68 @@ async def test_it_knows_how_long_the_innermost_wait_has_left() -> None:
         assert budget.wait is None
     with budget.to_the_end(), budget.polite(5):
         await trio.sleep(1.5)
-        assert budget.wait == pytest.approx((3.5, 5))
+        assert budget.wait == (pytest.approx(3.5), 5, "")
         with budget.final(2):
-            assert budget.wait == pytest.approx((2, 2))
+            assert budget.wait == (2, 2, "")
         budget.begin(2.5)  # half a second of it is kept back
-        assert budget.wait == pytest.approx((2, 3.5))
+        assert budget.wait == (pytest.approx(2), pytest.approx(3.5), "")
         with trio.CancelScope(shield=True):
             await trio.sleep(2)
-        assert budget.wait == pytest.approx((0, 3.5))
+        assert budget.wait == (0, pytest.approx(3.5), "")
     assert budget.wait is None
+
+
+async def test_what_is_waited_for_is_said_only_to_who_asks() -> None:
+    asked: list[str] = []
+
+    def say(words: str) -> str:
+        asked.append(words)
+        return words
+
+    budget = StopBudget()
+    with budget.name(partial(say, "a hook")):
+        assert budget.wait is None  # nothing stops
+        budget.begin(10)
+        await trio.sleep(1)
+        assert budget.wait == (9, 10, "a hook")
+        with budget.polite(5, what=partial(say, "pid 12")):
+            assert budget.wait == (5, 5, "pid 12")
+        assert budget.wait == (9, 10, "a hook")
+    assert budget.wait is None
+    assert asked == ["a hook", "pid 12", "a hook"]
+    with budget.name(partial(say, "another")):  # in a stop that has begun
+        await trio.sleep(1)
+        assert budget.wait == (8, 9, "another")
+
+
+async def closing_for(budget: StopBudget, own_sec: float | None) -> float:
+    start = trio.current_time()
+    with budget.closing(own_sec):
+        await trio.sleep_forever()
+    return trio.current_time() - start
+
+
+async def test_what_is_due_at_the_end_has_the_polite_time_or_half_of_what_is_left() -> None:
+    budget = StopBudget()
+    budget.begin(10)
+    assert await closing_for(budget, 2) == 2
+    assert await closing_for(budget, None) == 7
+    assert await closing_for(budget, None) == 0.5
+    assert await closing_for(budget, 0.125) == 0.125
+    assert await closing_for(budget, None) == pytest.approx(0.1875)
+    budget.force(0)
+    assert await closing_for(budget, 5) == 0
+
+
+async def test_a_stop_further_up_leaves_half_of_its_time_to_what_comes_after_this_end() -> None:
+    budget, took = StopBudget(), []
+    budget.begin(100)
+
+    async def close() -> None:
+        took.append(await closing_for(budget, None))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        await trio.sleep(2)
+        budget.force(1)
+    assert took == [2.5]

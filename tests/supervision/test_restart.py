@@ -114,7 +114,30 @@ def test_a_window_counts_the_restarts_within_it_only() -> None:
 def test_giving_up_says_why() -> None:
     policy = RestartPolicy(when=RestartWhen.ALWAYS, max_restarts=0, window_sec=5)
     verdict, _ = judge_end(policy, RestartHistory(), failed=True, ready_sec=0, now=0, random=0)
-    assert verdict == GiveUp("given up after 0 restarts within 5 s")
+    assert verdict == GiveUp("given up, for it may not be restarted (max_restarts is 0)")
+
+
+@pytest.mark.parametrize(
+    ("window_sec", "restarts", "words"),
+    [
+        (60, 5, "given up after 5 restarts within 60 s"),
+        (60, 1, "given up after 1 restart within 60 s"),
+        (None, 5, "given up after 5 restarts in 10.0 s"),
+        (None, 1, "given up after 1 restart in 2.0 s"),
+    ],
+)
+def test_giving_up_says_how_often_it_was_restarted_and_within_what_time(
+    window_sec: float | None, restarts: int, words: str
+) -> None:
+    policy = RestartPolicy(
+        when=RestartWhen.ALWAYS, max_restarts=restarts, window_sec=window_sec, delay_sec=0
+    )
+    history = RestartHistory()
+    for end in range(restarts + 1):
+        verdict, history = judge_end(
+            policy, history, failed=True, ready_sec=0, now=100 + 2.0 * end, random=0
+        )
+    assert verdict == GiveUp(words)
 
 
 def test_one_for_all_takes_the_whole_group_along() -> None:

@@ -84,11 +84,14 @@ async def test_a_unit_that_keeps_dying_is_given_up_and_says_so(tree: MakeTree) -
     async with t.running() as supervisor:
         await supervisor.wait_until("c", Stage.HELD)
         assert supervisor.status("a").stage is Stage.FAILED
-        assert supervisor.status("a").reason == "no disk; given up after 2 restarts"
+        assert supervisor.status("a").reason == "no disk; given up after 2 restarts in 3.0 s"
         assert isinstance(supervisor.status("a").error, OSError)
-        assert supervisor.status("b").reason == "not started: a no disk; given up after 2 restarts"
+        assert (
+            supervisor.status("b").reason
+            == "not started: a no disk; given up after 2 restarts in 3.0 s"
+        )
         assert supervisor.status("c").reason == (
-            "not started: needs b, and a no disk; given up after 2 restarts"
+            "not started: needs b, and a no disk; given up after 2 restarts in 3.0 s"
         )
         assert t.log == []
 
