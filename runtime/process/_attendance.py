@@ -12,7 +12,8 @@ import trio
 from runtime.supervision._exceptions import in_words
 from runtime.supervision.unit import UnitHandle
 
-from ._exceptions import NotReadyError, ProcessExitedError, exit_in_words
+from ._exceptions import CeilingError, NotReadyError, ProcessExitedError, exit_in_words
+from .ceilings import Since, judge_sample
 from .child import Child
 from .host import Host
 from .models import Process, call_hooks
@@ -53,9 +54,11 @@ class Attendance:
     def _watches(self) -> Sequence[Watch]:
         """Return what there is to watch; none where a process is ready once it is spawned."""
         process = self._process
-        if process.ready_strategy is None and not process.lifecycle_hook_functions["post_start"]:
-            return []
-        return [self._get_ready]
+        needs_time = process.ready_strategy is not None
+        needs_time = needs_time or bool(process.lifecycle_hook_functions["post_start"])
+        if process.ceilings is not None:
+            return [self._get_ready, self._stay_below]
+        return [self._get_ready] if needs_time else []
 
     async def _keep(self, watch: Watch, generation: trio.CancelScope) -> None:
         try:
@@ -75,6 +78,23 @@ class Attendance:
         if not ready:
             return self._not_ready()
         self._report_ready()
+        return None
+
+    async def _stay_below(self) -> CeilingError | None:
+        """Return the ceiling that the process has exceeded for too long, None if it never does."""
+        process, sampler = self._process, self._host.sampler
+        if process.ceilings is None or sampler is None:
+            return None
+        since: Since = {}
+        with sampler.watch([process.name]) as passes:
+            async for entry in passes:
+                sample = entry.item.samples.get(process.name)
+                if sample is not None:
+                    since, failure = judge_sample(
+                        process.name, process.ceilings, since, sample, entry.item.at
+                    )
+                    if failure is not None:
+                        return failure
         return None
 
     def _report_ready(self) -> None:

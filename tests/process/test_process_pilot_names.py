@@ -129,12 +129,14 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "nice": None,
         "rlimits": {},
         "log": None,
+        "ceilings": None,
     },
     ProcessManifest: {
         "stop_within_sec": 30.0,
         "run_directory": None,
         "env_file": None,
         "plugins": None,
+        "stats_interval_sec": None,
         "schema_address": None,
     },
 }
