@@ -17,7 +17,8 @@ PUBLIC = {
         *("current_unit", "load_manifest", "open_guard"),
     },
     "runtime.process": {
-        *("Dependency", "LogSpec", "NotReadyError", "Process", "ProcessError"),
+        *("CeilingError", "CeilingsSpec", "Dependency", "LogSpec", "NotReadyError", "Pass"),
+        *("Process", "ProcessError", "ProcessSample", "Sampler"),
         *("ProcessExitedError", "ProcessManifest", "ProcessRuntimeInfo", "ProcessState"),
         *("ProcessStats", "ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
     },
@@ -44,7 +45,7 @@ PUBLIC = {
         *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
     },
     "runtime.exceptions": {
-        *("AlreadyRunningError", "DependencyCycleError", "DuplicateUnitError"),
+        *("AlreadyRunningError", "CeilingError", "DependencyCycleError", "DuplicateUnitError"),
         *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
         *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),

@@ -235,9 +235,10 @@ def _by_handler(
 def _warn(handler: StatHandlerType, error: Exception) -> None:
     name = getattr(handler, "__qualname__", type(handler).__qualname__)
     _logger.warning(
-        "the statistics handler %s failed: %s; it is called again, and told again after it has"
-        " worked",
+        "the statistics handler %s raised %s: %s; it is called all the same, and told again once it"
+        " has worked in between",
         name,
-        in_words(error),
+        type(error).__name__,
+        error,
         exc_info=error,
     )
