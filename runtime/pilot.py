@@ -76,7 +76,7 @@ class ProcessPilot(TreeBlock):
             check_interval_sec=ready_check_interval,
         )
         #: Takes the statistics of the processes, while somebody wants them.
-        self.sampler = Sampler(
+        self.sampler: Sampler = Sampler(
             manifest.processes,
             manifest.stats_interval_sec or process_poll_interval,
             plugins=self._host.plugins,

@@ -495,13 +495,13 @@ async def test_a_process_that_is_restarted_again_and_again_is_no_trouble(
 ) -> None:
     restart = {"when": "always", "delay_sec": 0, "factor": 1}
     pilot = make_pilot(
-        *(sh("sleep 0.0$1; :", name=f"p{n}", restart=restart) for n in range(5)),
-        options={"process_poll_interval": 0.001},
+        *(sh("sleep 0.02; :", name=f"p{n}", restart=restart) for n in range(3)),
+        options={"process_poll_interval": 0.005},
     )
     async with pilot:
-        with pilot.sampler.watch(details=[f"p{n}" for n in range(5)]):
-            await look.generation(pilot, "p0", 30)
-        assert pilot.sampler.passes.last > 5
+        with pilot.sampler.watch(details=[f"p{n}" for n in range(3)]):
+            await look.generation(pilot, "p0", 5)
+        assert pilot.sampler.passes.last > 2
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
