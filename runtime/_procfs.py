@@ -13,7 +13,7 @@ Plain paths instead of `pathlib`: this is asked often, and imported before anyth
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -26,6 +26,12 @@ def _in_hex(address: bytes) -> bytes:
     """Return an address as the kernel's tables of sockets have it: words in the host's order."""
     words = (address[i : i + 4] for i in range(0, len(address), 4))
     return b"".join(b"%08X" % int.from_bytes(word, sys.byteorder) for word in words)
+
+
+def _from_hex(address: bytes) -> bytes:
+    """Return an address in network order, of one that the kernel's tables have."""
+    words = (int(address[i : i + 8], 16) for i in range(0, len(address), 8))
+    return b"".join(word.to_bytes(4, sys.byteorder) for word in words)
 
 
 _LOOPBACK = bytes([127, 0, 0, 1])
@@ -151,8 +157,25 @@ def holds_pipe(pid: int, inode: int) -> bool:
 
 def list_sockets(pid: int) -> set[int]:
     """Return the inodes of the sockets that *pid* has open, none if it may not be looked at."""
+    return _sockets_among(_list_links(pid))
+
+
+def count_open(pid: int) -> tuple[int, set[int]] | None:
+    """Return how many descriptors *pid* has open, and the inodes of the sockets among them.
+
+    None when there is no such process, or it may not be looked at.
+    """
+    try:
+        os.scandir(f"/proc/{pid}/fd").close()
+    except OSError:
+        return None
+    links = _list_links(pid)
+    return len(links), _sockets_among(links)
+
+
+def _sockets_among(links: Iterable[str]) -> set[int]:
     prefix = "socket:["
-    return {int(link[len(prefix) : -1]) for link in _list_links(pid) if link.startswith(prefix)}
+    return {int(link[len(prefix) : -1]) for link in links if link.startswith(prefix)}
 
 
 def list_listeners(port: int) -> set[int]:
@@ -160,16 +183,25 @@ def list_listeners(port: int) -> set[int]:
 
     It is our network namespace that is asked, and IPv4 and IPv6.
     """
-    found: set[int] = set()
+    return {inode for inode, (address, at) in _listening() if at == port and address in _HERE}
+
+
+def list_listening() -> dict[int, tuple[bytes, int]]:
+    """Return the address (in network order) and port of each listening socket, by its inode.
+
+    It is our network namespace that is asked, once for all, and TCP over IPv4 and IPv6.
+    """
+    return {inode: (_from_hex(address), port) for inode, (address, port) in _listening()}
+
+
+def _listening() -> Iterator[tuple[int, tuple[bytes, int]]]:
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in _read(path, until=_no_listener).splitlines()[1:]:
             fields = line.split()
             if len(fields) < 10 or fields[3] != _LISTENS:
                 break  # the listening ones come first, then all connections of the host
             address, _, number = fields[1].partition(b":")
-            if int(number, 16) == port and address in _HERE:
-                found.add(int(fields[9]))
-    return found
+            yield int(fields[9]), (address, int(number, 16))
 
 
 def _no_listener(text: bytes) -> bool:

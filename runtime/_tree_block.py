@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -10,6 +10,9 @@ from typing import Self
 import trio
 
 from runtime.supervision.supervisor import Supervisor
+
+#: What runs beside a tree, from its start to its end, and is cancelled then.
+Companion = Callable[[], Awaitable[object]]
 
 
 class TreeBlock:
@@ -30,6 +33,10 @@ class TreeBlock:
     def _prepare(self) -> None:
         """Get ready to start; what is raised here keeps the tree from starting."""
 
+    def _companions(self) -> Sequence[Companion]:
+        """Return what is to run beside the tree."""
+        return []
+
     async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until everything has ended or `stop` is called; cancelled, stop in order.
 
@@ -38,7 +45,25 @@ class TreeBlock:
         as it is.
         """
         self._begin()
-        await self.supervisor.run(task_status=task_status)
+        await self._run(task_status=task_status)
+
+    async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        ended_by: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                for companion in self._companions():
+                    nursery.start_soon(companion)
+                try:
+                    await self.supervisor.run(task_status=task_status)
+                except BaseException as error:  # noqa: BLE001 - raised below, and in no group
+                    ended_by = error
+                nursery.cancel_scope.cancel()
+        finally:
+            if ended_by is not None:
+                try:
+                    raise ended_by
+                finally:
+                    del ended_by
 
     def _begin(self) -> None:
         if self._started:
@@ -77,7 +102,7 @@ class TreeBlock:
         left_by: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self.supervisor.run)
+                await nursery.start(self._run)
                 try:
                     yield
                 except BaseException as error:  # noqa: BLE001 - raised below

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 import trio
 
-from runtime._tree_block import TreeBlock
+from runtime._tree_block import Companion, TreeBlock
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
 from runtime.process.host import Host
+from runtime.process.sampler import DEFAULT_STATS_INTERVAL_SEC
 from runtime.service._exceptions import UnknownServiceClassError
 from runtime.service.models import ApplicationStatus, ServiceState
 from runtime.service.plain import ServiceFunction, as_service_class
@@ -62,7 +63,11 @@ class Application(TreeBlock):
         new = list(units)
         if config is not None:
             self.pilot = ProcessPilot(
-                config, plugin_directory, host=host, supervisor=self.supervisor
+                config,
+                plugin_directory,
+                process_poll_interval=DEFAULT_STATS_INTERVAL_SEC,
+                host=host,
+                supervisor=self.supervisor,
             )
             new += self.pilot.units
             new += self._make_services(config)
@@ -219,6 +224,9 @@ class Application(TreeBlock):
         return f"{name}_{number}"
 
     # --- the whole --------------------------------------------------------------------------------
+
+    def _companions(self) -> Sequence[Companion]:
+        return [] if self.pilot is None else [self.pilot.sampler.run]
 
     def _prepare(self) -> None:
         if self.pilot is not None:

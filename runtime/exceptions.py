@@ -4,6 +4,7 @@ Each carries its facts as attributes, and its sentence is made from them.
 """
 
 from runtime.manifest import ManifestError as ManifestError
+from runtime.process import CeilingError as CeilingError
 from runtime.process import HookError as HookError
 from runtime.process import NotReadyError as NotReadyError
 from runtime.process import NotRunningError as NotRunningError

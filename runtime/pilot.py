@@ -1,7 +1,7 @@
 """ProcessPilot: runs the processes of a manifest."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
@@ -13,7 +13,7 @@ from runtime import _late
 from runtime._plugin_files import find_plugins
 from runtime._plugin_registry import PluginRegistry
 from runtime._problems import Problem, raise_any
-from runtime._tree_block import TreeBlock
+from runtime._tree_block import Companion, TreeBlock
 from runtime.plugin import Plugin
 from runtime.process import (
     NotRunningError,
@@ -25,7 +25,9 @@ from runtime.process import (
 from runtime.process.host import Host
 from runtime.process.models import ProcessHookType, call_hooks
 from runtime.process.popen import PopenView
+from runtime.process.sampler import Sampler
 from runtime.process.specs import known_signal
+from runtime.process.stats import ProcessStats
 from runtime.process.unit import process_unit
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
@@ -50,10 +52,11 @@ class ProcessPilot(TreeBlock):
 
     *plugin_directory* is searched for plugins, besides the folder that the manifest names.
     *process_poll_interval* is the period, in seconds, in which statistics are taken while somebody
-    wants them; ends of processes are not polled for. *ready_check_interval* is what the growing
-    interval between two looks of a readiness check grows to. *logger_config* is given to
-    `logging.config.dictConfig`. *host* says where processes run. With *keep* the tree goes on when
-    all processes have ended. An `Application` gives the *supervisor* that runs the rest as well.
+    wants them, unless the manifest says another; ends of processes are not polled for.
+    *ready_check_interval* is what the growing interval between two looks of a readiness check grows
+    to. *logger_config* is given to `logging.config.dictConfig`. *host* says where processes run.
+    With *keep* the tree goes on when all processes have ended. An `Application` gives the
+    *supervisor* that runs the rest as well.
     """
 
     def __init__(
@@ -80,6 +83,13 @@ class ProcessPilot(TreeBlock):
             kill_timeout=manifest.kill_timeout,
             check_interval_sec=ready_check_interval,
         )
+        #: Takes the statistics of the processes, while somebody wants them.
+        self.sampler: Sampler = Sampler(
+            manifest.processes,
+            manifest.stats_interval_sec or process_poll_interval,
+            plugins=self._host.plugins,
+        )
+        self._host = replace(self._host, sampler=self.sampler)
         #: One for each process.
         companions = manifest.companions()
         self.units: list[Unit] = [
@@ -126,6 +136,17 @@ class ProcessPilot(TreeBlock):
 
     def _prepare(self) -> None:
         self.check_names()
+
+    def _companions(self) -> Sequence[Companion]:
+        return [self.sampler.run]
+
+    def get_stats(self) -> list[ProcessStats]:
+        """Return what each process that runs used when it was last looked at.
+
+        Looks are taken while somebody wants them: processes that name ``stat_handlers`` or have
+        ``ceilings``, and whoever is in a block of ``sampler.watch``.
+        """
+        return [process.get_stats() for process in self.manifest.processes if process.pid]
 
     # --- single processes -------------------------------------------------------------------------
 

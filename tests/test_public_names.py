@@ -17,8 +17,9 @@ PUBLIC = {
         *("current_unit", "load_manifest", "open_guard"),
     },
     "runtime.process": {
-        *("Dependency", "HookError", "LogSpec", "NotReadyError", "NotRunningError", "Process"),
-        *("ProcessError", "RunLimitError"),
+        *("CeilingError", "CeilingsSpec", "Dependency", "HookError", "LogSpec", "NotReadyError"),
+        *("NotRunningError", "Pass", "Process", "ProcessError", "ProcessSample", "RunLimitError"),
+        "Sampler",
         *("ProcessExitedError", "ProcessManifest", "ProcessRuntimeInfo", "ProcessState"),
         *("ProcessStats", "ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
     },
@@ -45,7 +46,7 @@ PUBLIC = {
         *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
     },
     "runtime.exceptions": {
-        *("AlreadyRunningError", "DependencyCycleError", "DuplicateUnitError"),
+        *("AlreadyRunningError", "CeilingError", "DependencyCycleError", "DuplicateUnitError"),
         *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
         *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),

@@ -14,7 +14,14 @@ import trio
 from runtime.supervision._exceptions import in_words
 from runtime.supervision.unit import UnitHandle
 
-from ._exceptions import NotReadyError, ProcessExitedError, RunLimitError, exit_in_words
+from ._exceptions import (
+    CeilingError,
+    NotReadyError,
+    ProcessExitedError,
+    RunLimitError,
+    exit_in_words,
+)
+from .ceilings import Since, judge_sample
 from .child import Child
 from .host import Host
 from .models import Process, call_hooks
@@ -72,6 +79,8 @@ class Attendance:
             watches.append(self._get_ready)
         if process.max_run_sec is not None:
             watches.append(partial(self._limit_run, process.max_run_sec))
+        if process.ceilings is not None:
+            watches.append(self._stay_below)
         return watches
 
     async def _hear_last_words(self) -> None:
@@ -104,6 +113,23 @@ class Attendance:
         if not ready:
             return self._not_ready(gave_up=not patience.cancelled_caught)
         self._report_ready()
+        return None
+
+    async def _stay_below(self) -> CeilingError | None:
+        """Return the ceiling that the process has exceeded for too long, None if it never does."""
+        process, sampler = self._process, self._host.sampler
+        if process.ceilings is None or sampler is None:
+            return None
+        since: Since = {}
+        with sampler.watch([process.name]) as passes:
+            async for entry in passes:
+                sample = entry.item.samples.get(process.name)
+                if sample is not None:
+                    since, failure = judge_sample(
+                        process.name, process.ceilings, since, sample, entry.item.at
+                    )
+                    if failure is not None:
+                        return failure
         return None
 
     def _report_ready(self) -> None:

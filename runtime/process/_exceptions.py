@@ -7,11 +7,13 @@ ProcessError
 ├── RunLimitError         it ran longer than it may
 ├── HookError             a hook of a plugin failed
 ├── NotRunningError       it was to be sent a signal, and nothing of it runs
+├── CeilingError          it has used more cpu or memory than it may
 └── SurvivorsError        something of it outlived SIGKILL
 """
 
 import signal
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,39 @@ class NotRunningError(ProcessError):
 
 def _because(obstacle: str) -> str:
     return f": {obstacle}" if obstacle else ""
+
+
+class CeilingError(ProcessError):
+    """A process has used more than it may, for *for_sec* seconds without interruption.
+
+    *setting* is the ceiling that was exceeded: ``memory_mb``, in MiB, or ``cpu_percent``, in
+    percent of one core. *of* tells whose use that is: the ``process`` alone, or its ``family``.
+    """
+
+    name: str
+    setting: str
+    used: float
+    ceiling: float
+    for_sec: float
+    of: str
+
+    def __init__(
+        self, name: str, setting: str, used: float, ceiling: float, *, for_sec: float, of: str
+    ) -> None:
+        super().__init__(name, setting, used, ceiling, for_sec, of)
+        self.name, self.setting, self.used, self.ceiling = name, setting, used, ceiling
+        self.for_sec, self.of = for_sec, of
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), for_sec=self.for_sec, of=self.of), self.args[:4]
+
+    def __str__(self) -> str:
+        what = "MiB of memory" if self.setting == "memory_mb" else "% of a cpu"
+        lasting = f" for {self.for_sec:g} s" if self.for_sec else ""
+        return (
+            f"uses {self.used:.0f} {what}, more than its ceiling of {self.ceiling:g}{lasting}"
+            f" (ceilings.{self.setting})"
+        )
 
 
 class SurvivorsError(ProcessError):

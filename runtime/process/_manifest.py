@@ -77,6 +77,12 @@ class ProcessManifest(BaseModel):
         " of every process; our own environment wins over it. Unset: none.",
         examples=[".env"],
     )
+    stats_interval_sec: SecondsAboveZero | None = Field(
+        default=None,
+        description="Seconds between two looks at what the processes use, while somebody wants to"
+        " know; unset: 1, and in Python what `ProcessPilot` is given.",
+        examples=[5],
+    )
     plugins: FilePath | None = Field(
         default=None,
         description="Folder of Python files that define plugins; unset: none.",

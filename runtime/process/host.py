@@ -12,6 +12,7 @@ from runtime import _procfs
 from runtime._roster import Roster
 
 from .output import Line
+from .sampler import Sampler
 
 
 def _ancestors_other_children() -> list[int]:
@@ -38,6 +39,8 @@ class Host:
 
     *roster* is where each child is noted, for the case that nobody is left to end it.
 
+    *sampler* takes the statistics of the processes, where somebody runs one.
+
     *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
     down; unset, they inherit ours.
 
@@ -53,6 +56,7 @@ class Host:
     kill_timeout: float = 5.0
     check_interval_sec: float = 0.1
     open_files: tuple[int, int] | None = None
+    sampler: Sampler | None = None
     spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))

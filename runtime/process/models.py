@@ -39,9 +39,11 @@ from .output import Output
 from .popen import PopenView
 from .privileges import Privileges, Rights, Wishes, decide, judge_program
 from .readiness import STRATEGIES, BoundCheck, Candidate, bind, wait_ready
+from .sampler import StatHandlerType as StatHandlerType
 from .specs import (
     RLIMITS,
     Account,
+    CeilingsSpec,
     CommandLine,
     Cpu,
     ExitCode,
@@ -66,7 +68,6 @@ SHELL: Final = "/bin/sh"
 ProcessHookType = Literal["pre_start", "post_start", "on_shutdown", "on_restart"]
 LifecycleHookType = Callable[["Process", PopenView | None], Awaitable[None] | None]
 ReadyStrategyType = Callable[["Process", float], Awaitable[bool] | bool]
-StatHandlerType = Callable[[list[ProcessStats]], Awaitable[None] | None]
 
 
 class ProcessStatus(BaseModel):
@@ -263,6 +264,13 @@ class Process(BaseModel):
         ),
         examples=[{"nofile": 4096, "core": 0, "nproc": [100, 200]}],
         json_schema_extra={"propertyNames": {"enum": list(RLIMITS)}},
+    )
+
+    ceilings: CeilingsSpec | None = Field(
+        default=None,
+        description="How much memory and cpu it may use; using more is a failure of it. Unset: as"
+        " much as there is.",
+        examples=[{"memory_mb": 500}, {"cpu_percent": 180, "for_sec": 30, "of": "process"}],
     )
 
     _lifecycle: Lifecycle[ProcessState] = PrivateAttr()
@@ -535,6 +543,16 @@ class Process(BaseModel):
     def note_ended(self, return_code: int | None) -> None:
         """Note that nothing of it runs any more."""
         self._pid, self._return_code = 0, return_code
+
+    @property
+    def pid(self) -> int:
+        """Its pid, 0 while nothing of it runs."""
+        return self._pid
+
+    @property
+    def runtime_info(self) -> ProcessRuntimeInfo:
+        """What it has used lately, and at most."""
+        return self._info
 
     def get_status(self) -> ProcessStatus:
         """Return how it stands."""

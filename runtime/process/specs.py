@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -13,13 +13,15 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    model_validator,
 )
 
-from runtime._specs import IsNumber
+from runtime._specs import IsNumber, Seconds
 
 MOST_REPLICAS: Final = 1_000
 
 Megabytes = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False), IsNumber]
+Percent = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False), IsNumber]
 FileCount = Annotated[int, Field(ge=0, le=999_999_999), IsNumber]
 Cpu = Annotated[int, IsNumber]
 Nice = Annotated[int, Field(ge=-20, le=19), IsNumber]
@@ -191,3 +193,32 @@ class LogSpec(BaseModel):
     timestamps: bool = Field(
         default=False, description="Whether each line begins with its time, in UTC (ISO 8601)."
     )
+
+
+class CeilingsSpec(BaseModel):
+    """How much a process may use; using more is a failure of it."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    memory_mb: Megabytes | None = Field(
+        default=None, description="Resident memory in MiB; unset: no ceiling.", examples=[500]
+    )
+    cpu_percent: Percent | None = Field(
+        default=None,
+        description="Cpu in percent of one core, 200 for two of them; unset: no ceiling.",
+        examples=[180],
+    )
+    for_sec: Seconds = Field(
+        default=10.0,
+        description="Seconds for which a ceiling may be exceeded; 0: the first look decides.",
+    )
+    of: Literal["process", "family"] = Field(
+        default="family",
+        description="Whose use is meant: of the process alone, or with all that descends from it.",
+    )
+
+    @model_validator(mode="after")
+    def _check_ceilings(self) -> Self:
+        if self.memory_mb is None and self.cpu_percent is None:
+            raise ValueError("names no ceiling; give memory_mb, cpu_percent, or both")
+        return self

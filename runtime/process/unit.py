@@ -104,7 +104,12 @@ class _Run:
 
 
 def process_unit(process: Process, host: Host, *, restarts_also: tuple[str, ...] = ()) -> Unit:
-    """Return the unit that runs *process* on *host*; *restarts_also* is that of a `Unit`."""
+    """Return the unit that runs *process* on *host*; *restarts_also* is that of a `Unit`.
+
+    Raises `ValueError` for one with ceilings where nobody would see that it exceeds them.
+    """
+    if process.ceilings is not None and host.sampler is None:
+        raise ValueError(f"{process.name} has ceilings, and its host no sampler that looks at it")
     if host.echo is not None:
         process.output.listeners["echo"] = partial(host.echo, process.name)
     return Unit(

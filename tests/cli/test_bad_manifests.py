@@ -621,6 +621,38 @@ BAD: dict[str, Bad] = {
     ),
     "log in a folder's place": process("log: {file: .}", "log.file: FOLDER is a folder"),
     "log without a file": process("log: {keep: 3}", "log.file: is missing"),
+    "ceilings that name none": process(
+        "ceilings: {for_sec: 3}", "ceilings: names no ceiling; give memory_mb, cpu_percent, or both"
+    ),
+    "a ceiling of nothing": process(
+        "ceilings: {memory_mb: 0}", "ceilings.memory_mb: input should be greater than 0"
+    ),
+    "a ceiling that is no number": process(
+        "ceilings: {cpu_percent: much}", f"ceilings.cpu_percent: {NUMBER}"
+    ),
+    "a ceiling that is infinite": process(
+        "ceilings: {cpu_percent: .inf}", f"ceilings.cpu_percent: {FINITE}"
+    ),
+    "a ceiling for a time before": process(
+        "ceilings: {memory_mb: 1, for_sec: -1}", f"ceilings.for_sec: {FROM_ZERO}"
+    ),
+    "a ceiling of whom": process(
+        "ceilings: {memory_mb: 1, of: host}",
+        "ceilings.of: input should be 'process' or 'family'",
+    ),
+    "an unknown ceiling": process(
+        "ceilings: {memory: 1}",
+        "ceilings.memory: unknown key; did you mean 'memory_mb'?",
+    ),
+    "ceilings that are no mapping": process(
+        "ceilings: 500", "ceilings: must be a mapping of keys to values"
+    ),
+    "a period of nothing": top(
+        "stats_interval_sec: 0", "stats_interval_sec: input should be greater than 0"
+    ),
+    "a period that is true": top(
+        "stats_interval_sec: true", "stats_interval_sec: must be a number, not true or false"
+    ),
     "log without a size": process(
         "log: {file: x.log, max_mb: 0}", "log.max_mb: input should be greater than 0"
     ),

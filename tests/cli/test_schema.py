@@ -18,7 +18,7 @@ from runtime._groups import GroupSpec
 from runtime._schema import manifest_schema
 from runtime.cli._schema import schema
 from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
-from runtime.process import Dependency, Process, RestartSpec
+from runtime.process import CeilingsSpec, Dependency, Process, RestartSpec
 from runtime.process.readiness import STRATEGIES
 from runtime.service.specs import ServiceEntry
 
@@ -34,7 +34,7 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     **{
         model.__name__: (model, DEFINITIONS[model.__name__])
         for model in (
-            *(Process, ServiceEntry, RestartSpec, Dependency, GroupSpec),
+            *(Process, ServiceEntry, RestartSpec, Dependency, GroupSpec, CeilingsSpec),
             *(strategy.params for strategy in STRATEGIES.values()),
         )
     },
@@ -224,6 +224,10 @@ GOOD: list[dict[str, Any]] = [
     {"replicas": "${REPLICAS:-2}", "args": ["${REPLICA}"]},
     {"replicas": None},
     {"lifecycle_hooks": ["a"], "stat_handlers": ["b"]},
+    {"ceilings": None},
+    {"ceilings": {"memory_mb": 500}},
+    {"ceilings": {"cpu_percent": "${MOST:-180.5}", "for_sec": 0, "of": "process"}},
+    {"ceilings": {"memory_mb": "1e3", "cpu_percent": None, "of": "${WHOSE:-family}"}},
 ]
 
 
@@ -246,6 +250,8 @@ def test_it_takes_a_good_process_as_the_loader_does(tmp_path: Path, fields: dict
         {"groups": []},
         {"groups": [{"name": "g", "strategy": "one_for_all", "members": ["db", "api"]}]},
         {"groups": [{"name": "g", "strategy": "${S:-rest_for_one}", "members": ["cache"]}]},
+        {"stats_interval_sec": "${OFTEN:-0.5}"},
+        {"stats_interval_sec": None},
     ],
     ids=json.dumps,
 )
@@ -280,7 +286,7 @@ VALUES: list[Any] = [
     *("${X:-1}", "${X:-0.5}", "${X:-yes}", "${X:-never}", "restart", "$${X}", "a/b", "ä"),
     *([], ["a"], ["db"], ["1"], [0], [0, 1], [{"name": "db"}], {}, {"a": "b"}, {"a": 1}),
     *({"path": "x"}, {"file": "x"}, {"nofile": 10}, {"nofile": "10"}, {"nofile": [1, "unlimited"]}),
-    *({"when": "never"}, {"max_restarts": "1"}),
+    *({"when": "never"}, {"max_restarts": "1"}, {"memory_mb": 1}, {"for_sec": 1}),
 ]
 
 

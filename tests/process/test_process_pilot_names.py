@@ -134,6 +134,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "max_run_sec": None,
         "stop_command": None,
         "hook_failure": "fail",
+        "ceilings": None,
     },
     ProcessManifest: {
         "stop_within_sec": 30.0,
@@ -141,6 +142,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "env_file": None,
         "plugins": None,
         "groups": [],
+        "stats_interval_sec": None,
         "schema_address": None,
     },
 }
