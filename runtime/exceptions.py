@@ -23,6 +23,7 @@ from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitE
 from runtime.supervision._exceptions import EndedBeforeReadyError as EndedBeforeReadyError
 from runtime.supervision._exceptions import IllegalTransitionError as IllegalTransitionError
 from runtime.supervision._exceptions import SupervisionError as SupervisionError
+from runtime.supervision._exceptions import UnhealthyError as UnhealthyError
 from runtime.supervision._exceptions import UnitFailedError as UnitFailedError
 from runtime.supervision._exceptions import UnitInUseError as UnitInUseError
 from runtime.supervision._exceptions import UnitNameError as UnitNameError
