@@ -9,6 +9,7 @@ from runtime.process import ProcessError as ProcessError
 from runtime.process import ProcessExitedError as ProcessExitedError
 from runtime.process import SpawnError as SpawnError
 from runtime.process import SurvivorsError as SurvivorsError
+from runtime.process import UnresponsiveError as UnresponsiveError
 from runtime.run_directory import AlreadyRunningError as AlreadyRunningError
 from runtime.run_directory import RunDirectoryError as RunDirectoryError
 from runtime.service import ConfigurationError as ConfigurationError

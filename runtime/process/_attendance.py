@@ -7,6 +7,7 @@ own end, whatever the watches are doing then.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import trio
 
@@ -14,6 +15,8 @@ from runtime.supervision._exceptions import in_words
 from runtime.supervision.unit import UnitHandle
 
 from ._exceptions import NotReadyError, ProcessExitedError, exit_in_words
+from ._liveness import wait_announced_end, watch_process_health, watch_signs_of_life
+from ._notify import NotifySocket
 from .child import Child
 from .host import Host
 from .models import Process, call_hooks
@@ -29,13 +32,27 @@ Watch = Callable[[], Awaitable[Exception | None]]
 class Attendance:
     """The time from the start of one child to its end."""
 
-    def __init__(self, process: Process, host: Host, child: Child, unit: UnitHandle) -> None:
+    def __init__(
+        self,
+        process: Process,
+        host: Host,
+        child: Child,
+        unit: UnitHandle,
+        notify: NotifySocket | None = None,
+    ) -> None:
         self._process, self._host, self._child, self._unit = process, host, child, unit
+        self._notify = notify
         self._started = trio.current_time()
-        self._ready = False
+        self._ready = trio.Event()
+        self._stops = False  # it says so
+        self._duties: list[trio.CancelScope] = []  # what is no longer expected then
         self._failure: Exception | None = None
         self._candidate = Candidate(
-            child.family, output=process.output, command=child.command, unit=unit
+            child.family,
+            output=process.output,
+            command=child.command,
+            unit=unit,
+            notices=None if notify is None else notify.notices,
         )
 
     async def run(self) -> Exception | None:
@@ -64,9 +81,15 @@ class Attendance:
     def _watches(self) -> Sequence[Watch]:
         """Return what there is to watch; none where a process is ready once it is spawned."""
         process = self._process
-        if process.ready_strategy is None and not process.lifecycle_hook_functions["post_start"]:
+        further: list[Watch] = [] if self._notify is None else [self._hear_stopping]
+        if process.watchdog_sec is not None:
+            further.append(partial(self._while_it_runs, self._see_signs_of_life))
+        if process.health is not None:
+            further.append(partial(self._while_it_runs, self._see_health))
+        at_once = process.ready_strategy is None
+        if at_once and not further and not process.lifecycle_hook_functions["post_start"]:
             return []
-        return [self._get_ready]
+        return [partial(self._while_it_runs, self._get_ready), *further]
 
     async def _hear_last_words(self) -> None:
         """Let a check hear what the child has printed before its end: it may have been ready."""
@@ -85,10 +108,41 @@ class Attendance:
             self._failure = failure
             generation.cancel()
 
+    async def _while_it_runs(self, watch: Watch) -> Exception | None:
+        """Do what *watch* does until the process says that it stops."""
+        with trio.CancelScope() as scope:
+            self._duties.append(scope)
+            if not self._stops:
+                return await watch()
+        return None
+
+    async def _hear_stopping(self) -> Exception | None:
+        if self._notify is None:
+            return None
+        await self._notify.notices.stopping.wait()
+        self._stops = True
+        self._unit.ending("it says that it stops")
+        for scope in self._duties:
+            scope.cancel()
+        return await wait_announced_end(self._process, self._notify)
+
+    async def _see_signs_of_life(self) -> Exception | None:
+        await self._ready.wait()
+        limit, notify = self._process.watchdog_sec, self._notify
+        if limit is None or notify is None:
+            return None
+        return await watch_signs_of_life(self._process, limit, notify, self._child.family)
+
+    async def _see_health(self) -> Exception | None:
+        await self._ready.wait()
+        return await watch_process_health(self._process, self._host, self._candidate, self._unit)
+
     async def _get_ready(self) -> Exception | None:
         await call_hooks(self._process, PopenView(self._child), "post_start", self._host)
         ready = False
         with trio.move_on_after(self._process.ready_timeout_sec) as patience:
+            if self._notify is not None:
+                self._notify.notices.patience = patience
             ready = await self._process.check_ready(self._host, self._candidate)
         if not ready:
             return self._not_ready(gave_up=not patience.cancelled_caught)
@@ -96,28 +150,32 @@ class Attendance:
         return None
 
     def _report_ready(self) -> None:
-        self._ready = True
+        self._ready.set()
         self._unit.started()
 
     def _not_ready(self, *, gave_up: bool) -> NotReadyError:
-        process = self._process
+        process, notify = self._process, self._notify
+        within, setting = process.ready_timeout_sec, "ready_timeout_sec"
+        if notify is not None and notify.notices.extended:
+            within, setting = trio.current_time() - self._started, "its own EXTEND_TIMEOUT_USEC"
         return NotReadyError(
             process.name,
             process.ready_strategy or "plugin's",
-            process.ready_timeout_sec,
-            "ready_timeout_sec",
+            within,
+            setting,
             self._candidate.obstacle,
             gave_up=gave_up,
         )
 
     def _judge(self, returncode: int) -> ProcessExitedError | None:
         self._unit.ending(exit_in_words(returncode))
-        if returncode == 0 and self._ready:
+        ready = self._ready.is_set()
+        if returncode == 0 and ready:
             return None
         return ProcessExitedError(
             self._process.name,
             returncode,
             trio.current_time() - self._started,
-            ready=self._ready,
-            obstacle="" if self._ready else self._candidate.obstacle,
+            ready=ready,
+            obstacle="" if ready else self._candidate.obstacle,
         )

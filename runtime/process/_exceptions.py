@@ -4,6 +4,7 @@ ProcessError
 ├── SpawnError            it could not be started at all
 ├── ProcessExitedError    it ended although nobody asked it to
 ├── NotReadyError         its readiness check did not pass in time, or gave up
+├── UnresponsiveError     it has not done in time what it had to do to be let alone
 └── SurvivorsError        something of it outlived SIGKILL
 """
 
@@ -119,6 +120,28 @@ class NotReadyError(ProcessError):
 
 def _rebuild_not_ready(*args: Any) -> NotReadyError:  # noqa: ANN401 - as they were given
     return NotReadyError(*args[:-1], gave_up=args[-1])
+
+
+class UnresponsiveError(ProcessError):
+    """A process has not done what it had to do within *within_sec* seconds, or gave itself up.
+
+    *problem* says what; *setting* is the limit, empty where there was none.
+    """
+
+    name: str
+    problem: str
+    within_sec: float
+    setting: str
+
+    def __init__(self, name: str, problem: str, within_sec: float, setting: str) -> None:
+        super().__init__(name, problem, within_sec, setting)
+        self.name, self.problem, self.within_sec = name, problem, within_sec
+        self.setting = setting
+
+    def __str__(self) -> str:
+        if not self.setting:
+            return self.problem
+        return f"{self.problem} for {self.within_sec:.1f} s (the limit is {self.setting})"
 
 
 def _because(obstacle: str) -> str:

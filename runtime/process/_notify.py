@@ -45,6 +45,7 @@ _LONGEST_NUMBER = 18  # digits
 # So many datagrams at a time. Who sends more waits, for the kernel queues a few for it only.
 _BATCH = 64
 _PAUSE_SEC = 0.01
+_MOST_BATCHES = 16
 _MOST_SENDERS = 1_000  # that are remembered
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 
@@ -147,6 +148,12 @@ class NotifySocket:
             await trio.lowlevel.wait_readable(self._socket)
             if self.take_waiting(child.family) == _BATCH:
                 await trio.sleep(_PAUSE_SEC)
+
+    def take_all_waiting(self, family: Family) -> None:
+        """Take what has come and was not taken yet, as far as the kernel queues it."""
+        for _ in range(_MOST_BATCHES):
+            if self.take_waiting(family) < _BATCH:
+                return
 
     def take_waiting(self, family: Family) -> int:
         """Take what has come and was not taken yet, a batch at most; return how much that was."""

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -15,7 +15,7 @@ from pydantic import (
     PlainSerializer,
 )
 
-from runtime._specs import IsNumber
+from runtime._specs import HealthSpec, IsNumber
 
 MOST_REPLICAS: Final = 1_000
 
@@ -150,6 +150,22 @@ def _possible_path(path: Path) -> Path:
 
 
 FilePath = Annotated[Path, AfterValidator(_possible_path)]
+
+
+class ProcessHealthSpec(HealthSpec):
+    """A check of the health of a process: by which strategy, how often, and what counts."""
+
+    strategy: str | None = Field(
+        default=None,
+        description="What is checked, by a built-in strategy that looks at a state, or a plugin's;"
+        " unset: what `ready_strategy` is.",
+        examples=["tcp", "file"],
+    )
+    params: dict[str, Any] | None = Field(
+        default=None,
+        description="What the strategy needs; unset: `ready_params`, if that is of the same one.",
+        examples=[{"port": 8080}, {"path": "run/alive"}],
+    )
 
 
 class LogSpec(BaseModel):

@@ -1,5 +1,7 @@
 """How a process runs: the body of its unit."""
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from signal import Signals
 
@@ -9,6 +11,7 @@ from runtime.supervision.unit import Unit, UnitHandle
 
 from ._attendance import Attendance
 from ._exceptions import SurvivorsError
+from ._notify import NotifySocket, open_notify_socket
 from .child import Child, StopPlan, open_child
 from .host import Host
 from .logfile import LogFile
@@ -40,11 +43,21 @@ class _Run:
         child: Child | None = None
         failure: Exception | None = None
         try:
-            async with open_child(
-                self._command(), self._host, process.output, plan, task_status, log=self._log
-            ) as child:
+            async with (
+                self._open_notify_socket(task_status) as notify,
+                open_child(
+                    self._command({} if notify is None else notify.variables),
+                    self._host,
+                    process.output,
+                    plan,
+                    task_status,
+                    log=self._log,
+                    beside=None if notify is None else notify.listen,
+                ) as child,
+            ):
                 process.note_spawned(child.pid)
-                failure = await Attendance(process, self._host, child, task_status).run()
+                attendance = Attendance(process, self._host, child, task_status, notify)
+                failure = await attendance.run()
         except SurvivorsError as error:
             self._remember(error)
             raise
@@ -57,13 +70,24 @@ class _Run:
         if failure is not None:
             raise failure
 
-    def _command(self) -> Command:
+    def _open_notify_socket(
+        self, unit: UnitHandle
+    ) -> AbstractAsyncContextManager[NotifySocket | None]:
+        process, given = self._process, self._process.privileges
+        return open_notify_socket(
+            unit,
+            wanted=process.may_notify,
+            uid=None if given is None else given.uid,
+            watchdog_sec=process.watchdog_sec,
+        )
+
+    def _command(self, variables: Mapping[str, str]) -> Command:
         process = self._process
         return Command(
             name=process.name,
             argv=process.command,
             working_directory=process.working_directory,
-            env=process.merged_env(self._host.marker(process.name)),
+            env=process.merged_env({**self._host.marker(process.name), **variables}),
             affinity=process.affinity,
             privileges=process.privileges,
         )
