@@ -70,7 +70,7 @@ class Attendance:
             for watch in watches:
                 nursery.start_soon(self._keep, watch, nursery.cancel_scope)
             returncode = await self._child.wait_exit()
-            if not self._ready:
+            if not self._ready.is_set():
                 await self._hear_last_words()
             nursery.cancel_scope.cancel()
         if self._failure is not None:
@@ -92,7 +92,12 @@ class Attendance:
         return [partial(self._while_it_runs, self._get_ready), *further]
 
     async def _hear_last_words(self) -> None:
-        """Let a check hear what the child has printed before its end: it may have been ready."""
+        """Let a check hear what the child has told before its end: it may have been ready."""
+        if self._notify is not None:
+            self._notify.take_all_waiting(self._child.family)
+            if self._has_said_ready:
+                with trio.move_on_after(_LAST_WORDS_SEC):
+                    await self._ready.wait()
         check = self._process.check
         if check is not None and check.listens:
             with trio.move_on_after(_LAST_WORDS_SEC):
@@ -120,11 +125,19 @@ class Attendance:
         if self._notify is None:
             return None
         await self._notify.notices.stopping.wait()
+        if self._has_said_ready:  # both at once: it is ready first
+            await self._ready.wait()
         self._stops = True
         self._unit.ending("it says that it stops")
         for scope in self._duties:
             scope.cancel()
         return await wait_announced_end(self._process, self._notify)
+
+    @property
+    def _has_said_ready(self) -> bool:
+        if self._notify is None or self._process.ready_strategy != "notify":
+            return False
+        return self._notify.notices.ready.is_set()
 
     async def _see_signs_of_life(self) -> Exception | None:
         await self._ready.wait()

@@ -168,6 +168,46 @@ async def test_a_file_that_vanishes_ends_one_with_another_readiness_check(
     assert reason.endswith(f"{tmp_path / 'well'} is not there")
 
 
+HTTP = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        bad = os.path.exists("bad") and os.getppid() and not os.path.exists("turned")
+        self.send_response(503 if bad else 200)
+        self.end_headers()
+    def log_message(self, *_): pass
+if os.path.exists("bad"):
+    open("turned", "w").close()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+async def test_an_answer_that_turns_bad_ends_it(
+    make_pilot: Any, py: Any, look: Any, tmp_path: Path
+) -> None:
+    with trio.socket.socket() as probe:
+        await probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    fields = {"ready_strategy": "http", "ready_params": {"url": url}, "ready_timeout_sec": 25}
+    definition = py(HTTP, port, working_directory=".", health=QUICK, **fields, **AT_ONCE)
+    pilot = make_pilot({**definition, "args": ["-S", "-E", *definition["args"][2:]]})
+    reason = await turns_bad(pilot, look, (tmp_path / "bad").touch)
+    assert "(by http; " in reason
+    assert "503" in reason
+
+
+async def test_a_command_that_fails_ends_it(
+    make_pilot: Any, sh: Any, look: Any, tmp_path: Path
+) -> None:
+    command = ["/bin/sh", "-c", f"test ! -e {tmp_path}/bad || {{ rm {tmp_path}/bad; exit 3; }}"]
+    health = {"strategy": "exec", "params": {"command": command}, **QUICK, "failures": 1}
+    pilot = make_pilot(sh("exec sleep 60", health=health, **AT_ONCE))
+    reason = await turns_bad(pilot, look, (tmp_path / "bad").touch)
+    assert "(by exec; " in reason
+    assert "3" in reason.partition("failures): ")[2]
+
+
 async def test_the_restart_takes_along_what_depends_on_it(
     make_pilot: Any, py: Any, sh: Any, look: Any, open_gate: Any
 ) -> None:

@@ -180,6 +180,16 @@ while True: time.sleep(60)
     assert pilot.supervisor.status("p").reason == "stopped"
 
 
+async def test_what_it_has_said_just_before_its_end_is_heard(make_pilot: Any, py: Any) -> None:
+    pilot = make_pilot(
+        py(TELL + "tell('READY=1')", replicas=5, name="one", **READY, **NEVER),
+        py(TELL + "tell('READY=1', 'STOPPING=1')", replicas=5, name="both", **READY, **NEVER),
+    )
+    await pilot.start()
+    stages = {status.name: status.stage for status in pilot.supervisor.statuses()}
+    assert set(stages.values()) == {Stage.COMPLETED}
+
+
 # --- who is listened to ---------------------------------------------------------------------------
 
 
