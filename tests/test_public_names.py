@@ -12,6 +12,7 @@ PACKAGES = ("runtime.process", "runtime.service", "runtime.supervision", "runtim
 PUBLIC = {
     "runtime": {
         *("Application", "Condition", "Guard", "Manifest", "Plugin", "Process", "ProcessManifest"),
+        "HealthPolicy",
         *("ProcessPilot", "Service", "ServiceConfiguration", "ServiceManager"),
         *("ProcessState", "ProcessStatus", "Requirement", "RestartPolicy", "Supervisor", "Unit"),
         *("current_unit", "load_manifest", "open_guard"),
@@ -20,6 +21,7 @@ PUBLIC = {
         *("Dependency", "LogSpec", "NotReadyError", "Process", "ProcessError"),
         *("ProcessExitedError", "ProcessManifest", "ProcessRuntimeInfo", "ProcessState"),
         *("ProcessStats", "ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
+        "UnresponsiveError",
     },
     "runtime.plugin": {
         *("ControlServer", "ControlServerType", "LifecycleHookType", "Plugin"),
@@ -39,6 +41,7 @@ PUBLIC = {
     "runtime.service.models": {"ApplicationStatus", "ServiceState", "ServiceStatus"},
     "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
     "runtime.supervision": {
+        "HealthPolicy",
         *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
         *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
         *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
@@ -50,7 +53,7 @@ PUBLIC = {
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
-        *("UnitNameError",),
+        *("UnhealthyError", "UnitNameError", "UnresponsiveError"),
         "UnknownUnitError",
     },
 }
