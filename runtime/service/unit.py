@@ -198,8 +198,10 @@ class _Started:
 def check_askable(service: Service) -> None:
     """Raise `ConfigurationError` when the manager of *service* cannot be asked for its health."""
     if not service.manager.has_health_check:
-        manager = type(service.manager).__qualname__
-        problem = f"cannot be asked for its health; override check_health in its {manager}"
+        problem = (
+            "cannot be asked for its health; override check_health in its ServiceManager"
+            " (a function or generator has none)"
+        )
         raise ConfigurationError(service.name, problem)
 
 

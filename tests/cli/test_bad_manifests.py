@@ -475,11 +475,11 @@ BAD: dict[str, Bad] = {
     ),
     "watchdog that is none": process("watchdog_sec: yes", "watchdog_sec: must be a number, …"),
     "variable that the watchdog needs": process(
-        "watchdog_sec: 2, env: {WATCHDOG_PID: 1}",
+        "watchdog_sec: 2, env: {WATCHDOG_PID: a}",
         "env.WATCHDOG_PID: is ours to set, because of `watchdog_sec`; leave it out",
     ),
     "variable that notify needs": process(
-        "ready_strategy: notify, env: {NOTIFY_SOCKET: x, LISTEN_FDS: 1}",
+        "ready_strategy: notify, env: {NOTIFY_SOCKET: x, LISTEN_FDS: a}",
         "env.NOTIFY_SOCKET: is ours to set, because of `ready_strategy`; leave it out",
     ),
     "health of nothing": process(
@@ -587,7 +587,7 @@ BAD: dict[str, Bad] = {
     "service without a class": services("name: s", "class: is missing"),
     "service that cannot be asked for its health": services(
         "name: s, class: runtime.service.plain:idle, health: {}",
-        "health: cannot be asked for its health; override check_health in its _FunctionManager",
+        "health: cannot be asked for its health; override check_health in its ServiceManager (a function…",
     ),
     "service with the health of a process": services(
         "name: s, class: runtime.service.plain:idle, health: {strategy: tcp}",

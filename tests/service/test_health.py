@@ -109,7 +109,8 @@ async def test_what_cannot_be_asked_is_not_started(kit: Any, tree: MakeTree) -> 
         with pytest.raises(ConfigurationError) as caught:
             await service.start()
         assert caught.value.problem == (
-            "cannot be asked for its health; override check_health in its ScriptedManager"
+            "cannot be asked for its health; override check_health in its ServiceManager"
+            " (a function or generator has none)"
         )
     with pytest.raises(NotImplementedError, match="ScriptedManager has no check_health"):
         await service.manager.check_health()
