@@ -7,14 +7,19 @@ import json
 import sys
 from dataclasses import asdict
 
-from bench.limits import restart, services, startup
+from bench.limits import health, restart, services, startup
 from runtime import open_guard
 
 
 def main() -> None:
     runs = int(sys.argv[1])
     guard = open_guard()  # as the command line does; from here on this is its child
-    pairs = [*startup.measure(runs), *restart.measure(runs, guard), *services.measure(runs)]
+    pairs = [
+        *startup.measure(runs),
+        *restart.measure(runs, guard),
+        *health.measure(runs, guard),
+        *services.measure(runs),
+    ]
     print(json.dumps([asdict(pair) for pair in pairs]))
 
 
