@@ -587,7 +587,8 @@ BAD: dict[str, Bad] = {
     "service without a class": services("name: s", "class: is missing"),
     "service that cannot be asked for its health": services(
         "name: s, class: runtime.service.plain:idle, health: {}",
-        "health: cannot be asked for its health; override check_health in its ServiceManager (a function…",
+        "health: cannot be asked for its health; override check_health in its ServiceManager"
+        " (a function…",
     ),
     "service with the health of a process": services(
         "name: s, class: runtime.service.plain:idle, health: {strategy: tcp}",
