@@ -69,8 +69,10 @@ async def wait_announced_end(process: Process, notify: NotifySocket) -> Unrespon
     It may put that off by EXTEND_TIMEOUT_USEC.
     """
     within = DEFAULT_STOP_SEC if process.timeout is None else process.timeout
-    began = trio.current_time()
-    with trio.move_on_after(within) as notify.notices.patience:
+    began, setting = trio.current_time(), "timeout"
+    with trio.move_on_at(began + within) as patience:
+        notify.notices.patience = patience
         await trio.sleep_forever()
-    waited, setting = trio.current_time() - began, "timeout"
-    return UnresponsiveError(process.name, "it has said that it stops, and ran on", waited, setting)
+    if patience.deadline > began + within:
+        within, setting = trio.current_time() - began, "its own EXTEND_TIMEOUT_USEC"
+    return UnresponsiveError(process.name, "it has said that it stops, and ran on", within, setting)

@@ -14,6 +14,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.exceptions import UnresponsiveError
 from runtime.process._notify import OURS_ALONE, Notices, parse_notice
 from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
@@ -153,6 +154,18 @@ async def test_one_that_says_that_it_stops_and_does_not_is_stopped(
     await pilot.start()
     reason = pilot.supervisor.status("p").reason
     assert reason == "it has said that it stops, and ran on for 0.2 s (the limit is timeout)"
+
+
+async def test_the_end_that_it_has_announced_may_be_put_off_too(make_pilot: Any, py: Any) -> None:
+    code = (
+        TELL + "tell('READY=1', 'STOPPING=1'); tell('EXTEND_TIMEOUT_USEC=2000000'); time.sleep(60)"
+    )
+    pilot = make_pilot(py(code, timeout=1, **READY, **NEVER))
+    await pilot.start()
+    error = pilot.supervisor.status("p").error
+    assert isinstance(error, UnresponsiveError)
+    if error.setting != "timeout":  # a machine so busy that the second message came too late
+        assert (error.setting, error.within_sec >= 2) == ("its own EXTEND_TIMEOUT_USEC", True)
 
 
 async def test_what_it_tells_while_it_is_being_stopped_is_no_error_for_it(
