@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.exceptions import UnresponsiveError
-from runtime.process._notify import OURS_ALONE, Notices, parse_notice
+from runtime.process._notify import OURS_ALONE, Notices, NotifySocket, parse_notice
+from runtime.process.family import Family
+from runtime.process.host import Host
+from runtime.process.readiness import Candidate, bind
 from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
 
@@ -233,6 +236,57 @@ async def test_a_stranger_on_this_host_is_ignored_and_noted_once(
         await pilot.stop()
 
 
+SENDS = """
+import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+    s.sendto(b"READY=1", chr(0) + sys.argv[1][1:])
+"""
+#: One that another user may run.
+PYTHON = shutil.which("python3", path="/usr/bin:/bin")
+
+
+async def hears_one_that_has_ended(room: Any, uid: int, **who: Any) -> bool:
+    """Return whether a socket for *uid* takes what somebody has sent who is gone."""
+    notify = NotifySocket(room.handle, uid=uid)
+    try:
+        name = notify.variables["NOTIFY_SOCKET"]
+        command = [PYTHON or sys.executable, "-S", "-E", "-c", SENDS, name]
+        await trio.run_process(command, cwd="/", **who)
+        stranger = Family(os.getppid(), "p", room.host)
+        assert notify.take_waiting(stranger) == 1
+        return notify.notices.ready.is_set()
+    finally:
+        notify.close()
+
+
+async def test_of_a_sender_that_has_ended_the_user_is_asked(room: Any) -> None:
+    assert await hears_one_that_has_ended(room, os.getuid())
+    assert await hears_one_that_has_ended(room, os.getuid() + 1) == (os.getuid() == 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+@pytest.mark.skipif(PYTHON is None, reason="needs a Python that everybody may run")
+async def test_a_sender_of_another_user_that_has_ended_is_ignored(room: Any) -> None:
+    assert await hears_one_that_has_ended(room, 65534, user=65534, group=65534)
+    assert not await hears_one_that_has_ended(room, 1234, user=65534, group=65534)
+
+
+async def test_only_so_many_senders_are_remembered(
+    room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.process._notify._MOST_SENDERS", 0)
+    notify = NotifySocket(room.handle, uid=os.getuid())
+    family = Family(os.getpid(), "p", room.host)
+    try:
+        for number in range(3):
+            send(notify.variables["NOTIFY_SOCKET"], f"STATUS={number}".encode())
+        assert notify.take_waiting(family) == 3
+        assert notify.notices.status_text == "2"
+        notify.take_all_waiting(family)  # there is nothing: it returns
+    finally:
+        notify.close()
+
+
 async def test_the_process_of_another_unit_is_ignored(make_pilot: Any, py: Any, look: Any) -> None:
     other = TELL + "tell('READY=1', to=sys.argv[1]); print('sent', flush=True); time.sleep(60)"
     pilot = make_pilot(
@@ -401,6 +455,13 @@ async def test_no_datagram_raises(datagram: bytes) -> None:
 def test_lines_without_an_equals_sign_are_left_out() -> None:
     found = list(parse_notice(b"A=1\nB\n=\nC=x=y\n\xff=2"))
     assert found == [("A", "1"), ("", ""), ("C", "x=y"), ("�", "2")]
+
+
+async def test_a_check_without_a_socket_says_so() -> None:
+    candidate = Candidate()
+    with trio.move_on_after(0.01):
+        await bind("notify", {}, Path("/")).wait(Host(), candidate)
+    assert candidate.obstacle == "it was started without a NOTIFY_SOCKET"
 
 
 async def test_a_status_is_one_short_printable_line() -> None:

@@ -176,3 +176,32 @@ async def test_cancelled_at_any_tick_no_check_goes_on(kit: Any, ticks: int) -> N
     checks = len(service.moments)
     await trio.sleep(100)
     assert len(service.moments) == checks
+
+
+async def test_a_day_of_twenty_services_has_the_exact_moments(kit: Any, tree: MakeTree) -> None:
+    """Each passes six checks, then fails two, is down for half a minute, and begins anew."""
+    day, bad, t = 86_400.0, OSError("bad"), tree()
+    services = []
+    for number in range(20):
+        answers = [0, 0, 0, 0, 0, 0, bad, bad] * 200
+        policy = HealthPolicy(interval_sec=120 * (number + 1), failures=2)
+        restart = RestartPolicy(
+            when=RestartWhen.ALWAYS, delay_sec=30, factor=1, forgive_after_sec=0
+        )
+        script = kit.Script(background_tasks=0)
+        service = askable(kit, script, *answers, name=f"s-{number}")
+        services.append((t.add(service, health=policy, restart=restart), policy.interval_sec))
+    async with t.running():
+        began = trio.current_time()
+        for service, _ in services:
+            await service.start()
+        assert trio.current_time() == began
+        await trio.sleep_until(began + day)
+    for service, interval in services:
+        expected, first, lag = [], 0.0, spread_of(service.name) / 2
+        while first <= day:
+            expected += [first, *(first + (lag + n) * interval for n in range(1, 8))]
+            first = expected[-1] + 30
+        expected = [moment for moment in expected if moment <= day]
+        assert len(service.moments) == len(expected)
+        assert service.moments == pytest.approx([began + each for each in expected], abs=1e-6)

@@ -18,7 +18,6 @@ async def wait_notify(_: NotifyParams, host: Host, candidate: Candidate) -> None
     if notices is None:
         candidate.obstacle = "it was started without a NOTIFY_SOCKET"
         await trio.sleep_forever()
-        return
     try:
         await notices.ready.wait()
     finally:
