@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.service import ServiceConfiguration as ServiceConfiguration
     from runtime.service import ServiceManager as ServiceManager
     from runtime.supervision import Condition as Condition
+    from runtime.supervision import HealthPolicy as HealthPolicy
     from runtime.supervision import Requirement as Requirement
     from runtime.supervision import RestartPolicy as RestartPolicy
     from runtime.supervision import Supervisor as Supervisor
@@ -33,6 +34,7 @@ _ROOMS = {
     "Application": "application",
     "Condition": "supervision",
     "Guard": "guard",
+    "HealthPolicy": "supervision",
     "Manifest": "manifest",
     "Plugin": "plugin",
     "Process": "process",

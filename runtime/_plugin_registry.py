@@ -75,6 +75,9 @@ class PluginRegistry:
         strategy = self._ready_strategies.get(process.ready_strategy or "")
         if strategy is not None:
             process.provide_ready_strategy(strategy)
+        strategy = self._ready_strategies.get(process.health_strategy or "")
+        if strategy is not None:
+            process.provide_health_strategy(strategy)
 
     def unknown_names(self, manifest: ProcessManifest) -> list[Problem]:
         """Return a problem for each hook, strategy, handler or control server nobody provides."""
@@ -86,15 +89,23 @@ class PluginRegistry:
             problems += _unknown(hooks, process.lifecycle_hooks, self._hooks, problems)
             handlers = (*here, "stat_handlers")
             problems += _unknown(handlers, process.stat_handlers, self._stat_handlers, problems)
-            strategy = process.ready_strategy
-            if strategy is not None and strategy not in strategies:
-                message = _no_such(strategy, strategies, problems)
-                problems.append(Problem((*here, "ready_strategy"), message))
+            for where, strategy in _strategies(process):
+                if strategy not in strategies:
+                    message = _no_such(strategy, strategies, problems)
+                    problems.append(Problem((*here, *where), message))
         server = manifest.control_server
         if server is not None and server not in self._control_servers:
             message = _no_such(server, self._control_servers, problems)
             problems.append(Problem(("control_server",), message))
         return problems
+
+
+def _strategies(process: Process) -> Iterator[tuple[Location, str]]:
+    """Yield each name of a strategy that *process* has, and where it stands."""
+    if process.ready_strategy is not None:
+        yield ("ready_strategy",), process.ready_strategy
+    if process.health is not None and process.health.strategy is not None:
+        yield ("health", "strategy"), process.health.strategy
 
 
 def _ask(plugin: Plugin, question: Callable[[], Mapping[str, T]]) -> Mapping[str, T]:

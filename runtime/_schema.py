@@ -87,6 +87,14 @@ def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[st
         },
         *(_has_params(name, strategy.params) for name, strategy in STRATEGIES.items()),
     ]
+    made["$defs"]["ProcessHealthSpec"]["allOf"] = [
+        {
+            "if": {"properties": {"strategy": {"const": name}}, "required": ["strategy"]},
+            "then": {"properties": {"params": _params_or_none(strategy.params)}},
+        }
+        for name, strategy in STRATEGIES.items()
+        if strategy.probe is not None
+    ]
     about = {
         "$schema": GenerateJsonSchema.schema_dialect,
         "$id": "urn:trio-runtime:manifest",
@@ -98,6 +106,10 @@ def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[st
         params = strategy.params
         definitions[params.__name__] = params.model_json_schema(schema_generator=_Generator)
     return {**about, **{k: v for k, v in made.items() if k not in about}, "$defs": definitions}
+
+
+def _params_or_none(params: type[Params]) -> JsonSchemaValue:
+    return {"anyOf": [{"$ref": f"#/$defs/{params.__name__}"}, {"type": "null"}]}
 
 
 def _has_params(strategy: str, params: type[Params]) -> JsonSchemaValue:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from runtime._problems import Location
 from runtime.supervision.graph import Condition, Requirement
+from runtime.supervision.health import HealthPolicy
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 
 
@@ -21,9 +22,12 @@ IsNumber = BeforeValidator(_no_truth_value)
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), IsNumber]
 SecondsAboveZero = Annotated[float, Field(gt=0, allow_inf_nan=False), IsNumber]
+#: How often something happens, or has to: neither all the time nor practically never.
+Period = Annotated[float, Field(ge=0.01, le=1e9, allow_inf_nan=False), IsNumber]
 Factor = Annotated[float, Field(ge=1, allow_inf_nan=False), IsNumber]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), IsNumber]
 Count = Annotated[int, Field(ge=0), IsNumber]
+CountAboveZero = Annotated[int, Field(ge=1), IsNumber]
 UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
 
 
@@ -85,6 +89,34 @@ class RestartSpec(BaseModel):
     def to_policy(self) -> RestartPolicy:
         """Return the same for the supervisor."""
         return RestartPolicy(**self.model_dump())
+
+
+class HealthSpec(BaseModel):
+    """How often the health of what runs is checked, and how many answers it takes to act."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+    interval_sec: Period = Field(
+        default=10.0, description="Seconds from the start of one check to the start of the next."
+    )
+    timeout_sec: Period = Field(
+        default=3.0, description="Seconds within which a check answers; else it has failed."
+    )
+    failures: CountAboveZero = Field(
+        default=3, description="Failed checks after which it has failed, and its policy applies."
+    )
+    successes: CountAboveZero = Field(
+        default=1,
+        description="Checks in a row that must pass for it to be healthy, and failures forgotten.",
+    )
+    start_delay_sec: Seconds = Field(
+        default=0.0, description="Seconds after it is ready before the first check."
+    )
+
+    def to_policy(self) -> HealthPolicy:
+        """Return the same for the supervisor."""
+        fields = set(HealthSpec.model_fields)
+        return HealthPolicy(**self.model_dump(include=fields))
 
 
 class Entry(Protocol):

@@ -23,6 +23,7 @@ from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
 from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.budget import DEFAULT_STOP_SEC
 from runtime.supervision.graph import Requirement, Stage
+from runtime.supervision.health import HealthPolicy
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit
@@ -111,6 +112,7 @@ class Application(TreeBlock):
                     restart_dependents=entry.restart_dependents,
                     restarts_also=companions.get(service.name, ()),
                     timeout=entry.timeout,
+                    health=None if entry.health is None else entry.health.to_policy(),
                     autostart=entry.autostart and service.is_enabled,
                 )
             )
@@ -132,6 +134,7 @@ class Application(TreeBlock):
         restart: RestartPolicy = _NOT_RESTARTED,
         restart_dependents: bool = False,
         timeout: float | None = DEFAULT_TIMEOUT_SEC,
+        health: HealthPolicy | None = None,
     ) -> S:
         """Return a new service of this class, or of this short form, in the tree and not started.
 
@@ -150,6 +153,7 @@ class Application(TreeBlock):
                 restart=restart,
                 restart_dependents=restart_dependents,
                 timeout=timeout,
+                health=health,
             )
         )
         self._services[service.name] = service

@@ -13,6 +13,7 @@ from runtime.process import ProcessExitedError as ProcessExitedError
 from runtime.process import RunLimitError as RunLimitError
 from runtime.process import SpawnError as SpawnError
 from runtime.process import SurvivorsError as SurvivorsError
+from runtime.process import UnresponsiveError as UnresponsiveError
 from runtime.run_directory import AlreadyRunningError as AlreadyRunningError
 from runtime.run_directory import RunDirectoryError as RunDirectoryError
 from runtime.service import ConfigurationError as ConfigurationError
@@ -27,6 +28,7 @@ from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitE
 from runtime.supervision._exceptions import EndedBeforeReadyError as EndedBeforeReadyError
 from runtime.supervision._exceptions import IllegalTransitionError as IllegalTransitionError
 from runtime.supervision._exceptions import SupervisionError as SupervisionError
+from runtime.supervision._exceptions import UnhealthyError as UnhealthyError
 from runtime.supervision._exceptions import UnitFailedError as UnitFailedError
 from runtime.supervision._exceptions import UnitInUseError as UnitInUseError
 from runtime.supervision._exceptions import UnitNameError as UnitNameError

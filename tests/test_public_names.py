@@ -12,6 +12,7 @@ PACKAGES = ("runtime.process", "runtime.service", "runtime.supervision", "runtim
 PUBLIC = {
     "runtime": {
         *("Application", "Condition", "Guard", "Manifest", "Plugin", "Process", "ProcessManifest"),
+        "HealthPolicy",
         *("ProcessPilot", "Service", "ServiceConfiguration", "ServiceManager"),
         *("ProcessState", "ProcessStatus", "Requirement", "RestartPolicy", "Supervisor", "Unit"),
         *("current_unit", "load_manifest", "open_guard"),
@@ -22,6 +23,7 @@ PUBLIC = {
         "Sampler",
         *("ProcessExitedError", "ProcessManifest", "ProcessRuntimeInfo", "ProcessState"),
         *("ProcessStats", "ProcessStatus", "RestartSpec", "SpawnError", "SurvivorsError"),
+        "UnresponsiveError",
     },
     "runtime.plugin": {
         *("ControlServer", "ControlServerType", "LifecycleHookType", "Plugin"),
@@ -41,6 +43,7 @@ PUBLIC = {
     "runtime.service.models": {"ApplicationStatus", "ServiceState", "ServiceStatus"},
     "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
     "runtime.supervision": {
+        "HealthPolicy",
         *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
         *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
         *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
@@ -53,7 +56,7 @@ PUBLIC = {
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError", "HookError"),
         *("NotRunningError", "RunLimitError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
-        *("UnitNameError",),
+        *("UnhealthyError", "UnitNameError", "UnresponsiveError"),
         "UnknownUnitError",
     },
 }

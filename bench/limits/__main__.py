@@ -7,15 +7,20 @@ import json
 import sys
 from dataclasses import asdict
 
-from bench.limits import restart, sampling, services, startup
+from bench.limits import health, restart, sampling, services, startup
 from runtime import open_guard
 
 
 def main() -> None:
     runs = int(sys.argv[1])
     guard = open_guard()  # as the command line does; from here on this is its child
-    pairs = [*startup.measure(runs), *restart.measure(runs, guard), *services.measure(runs)]
-    pairs += sampling.measure(runs, guard)
+    pairs = [
+        *startup.measure(runs),
+        *restart.measure(runs, guard),
+        *health.measure(runs, guard),
+        *services.measure(runs),
+        *sampling.measure(runs, guard),
+    ]
     print(json.dumps([asdict(pair) for pair in pairs]))
 
 

@@ -29,7 +29,8 @@ def render_table(
         completed = status.stage is Stage.COMPLETED
         seconds = status.ran_sec if completed else status.ready_after_sec
         ready = "" if seconds is None else f"{seconds:.2f} s"
-        remark = "" if status.stage in (Stage.READY, Stage.COMPLETED) else status.reason
+        well = status.stage in (Stage.READY, Stage.COMPLETED) and status.healthy is not False
+        remark = status.status_text if well else status.reason
         pid = pids.get(status.name, 0)
         state = str(status.stage if status.stage is not Stage.READY else status.state)
         table.add_row(status.name, state, str(pid or ""), ready, remark, style=style)

@@ -12,6 +12,7 @@ from ._exceptions import ProcessExitedError as ProcessExitedError
 from ._exceptions import RunLimitError as RunLimitError
 from ._exceptions import SpawnError as SpawnError
 from ._exceptions import SurvivorsError as SurvivorsError
+from ._exceptions import UnresponsiveError as UnresponsiveError
 from ._manifest import ProcessManifest as ProcessManifest
 from ._state import ProcessState as ProcessState
 from .models import Process as Process

@@ -8,6 +8,7 @@ ProcessError
 ├── HookError             a hook of a plugin failed
 ├── NotRunningError       it was to be sent a signal, and nothing of it runs
 ├── CeilingError          it has used more cpu or memory than it may
+├── UnresponsiveError     it has not done in time what it had to do to be let alone
 └── SurvivorsError        something of it outlived SIGKILL
 """
 
@@ -178,6 +179,28 @@ class NotRunningError(ProcessError):
 
     def __str__(self) -> str:
         return f"{self.name} does not run; start it first"
+
+
+class UnresponsiveError(ProcessError):
+    """A process has not done what it had to do within *within_sec* seconds, or gave itself up.
+
+    *problem* says what; *setting* is the limit, empty where there was none.
+    """
+
+    name: str
+    problem: str
+    within_sec: float
+    setting: str
+
+    def __init__(self, name: str, problem: str, within_sec: float, setting: str) -> None:
+        super().__init__(name, problem, within_sec, setting)
+        self.name, self.problem, self.within_sec = name, problem, within_sec
+        self.setting = setting
+
+    def __str__(self) -> str:
+        if not self.setting:
+            return self.problem
+        return f"{self.problem} for {self.within_sec:.1f} s (the limit is {self.setting})"
 
 
 def _because(obstacle: str) -> str:

@@ -23,6 +23,7 @@ from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
 
 from ._executable import Finder, is_folder
+from ._liveness_checks import find_liveness_problems
 from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
@@ -156,6 +157,7 @@ class ProcessManifest(BaseModel):
             self.validate_privileges,
             self.set_working_directory,
             self.validate_logs,
+            self.validate_liveness,
         ]
 
     def entries(self) -> Sequence[Entry]:
@@ -316,6 +318,11 @@ class ProcessManifest(BaseModel):
     def validate_logs(self) -> Self:
         """Check that every log can be written, and that no two processes write to one file."""
         raise_any(list(find_log_problems(self.processes)))
+        return self
+
+    def validate_liveness(self) -> Self:
+        """Check what every health check is told, and that a process can be told of its watchdog."""
+        raise_any(list(find_liveness_problems(self.processes, self._base())))
         return self
 
 

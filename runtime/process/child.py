@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -202,10 +203,12 @@ async def open_child(
     unit: UnitHandle,
     *,
     log: LogFile | None = None,
+    beside: Callable[[Child], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Child]:
     """Run *command* exactly as long as the block lasts, its output read to the end.
 
-    When the block is left, *log* has written what was read.
+    When the block is left, *log* has written what was read. *beside*, which must not raise, goes
+    on until then, and is cancelled when nothing of the child runs any more.
 
     Leaving the block, for whatever reason, stops the child and all that descends from it, shielded
     and within the budget of *unit*. Raises `SpawnError`, and `SurvivorsError` when something
@@ -222,6 +225,8 @@ async def open_child(
             reading = _Reading(output, child.output_ended)
             reading.start(readers, spawned.stdout, "stdout")
             reading.start(readers, spawned.stderr, "stderr")
+            if beside is not None:
+                readers.start_soon(reading.accompany, partial(beside, child))
             try:
                 yield child
             finally:
@@ -263,13 +268,19 @@ class _Reading:
         self.ended = ended
         self._output = output
         self._scopes: set[trio.CancelScope] = set()
+        self._beside = trio.CancelScope(shield=True)
 
     def start(self, nursery: trio.Nursery, fd: int, name: StreamName) -> None:
         scope = trio.CancelScope(shield=True)
         self._scopes.add(scope)
         nursery.start_soon(self._read, scope, fd, name)
 
+    async def accompany(self, beside: Callable[[], Awaitable[None]]) -> None:
+        with self._beside:
+            await beside()
+
     def cancel(self) -> None:
+        self._beside.cancel()
         for scope in self._scopes:
             scope.cancel()
 

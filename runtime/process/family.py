@@ -10,6 +10,9 @@ from runtime._procfs import Member, Stat
 
 from .host import Host
 
+# Parents above a process that are looked at, lest a tree that changes meanwhile leads on and on.
+_DEEPEST = 100
+
 
 class Family:
     """The descendants of one child.
@@ -48,6 +51,20 @@ class Family:
         found += _procfs.list_descendants(stat.pid for stat in strays)
         self._seen.update(stat.member for stat in found)
         return [stat for stat in found if stat.alive]
+
+    def includes(self, pid: int) -> bool:
+        """Return whether *pid* is the leader or belongs to it; a zombie may still be told.
+
+        For one process this is surer than `look`, and quicker: it looks upwards from there.
+        """
+        for _ in range(_DEEPEST):
+            stat = _procfs.read_stat(pid)
+            if stat is None or stat.pid <= 1:
+                return False
+            if stat.pid == self.leader or self._is_relative(stat):
+                return True
+            pid = stat.parent
+        return False
 
     def holders(self, inodes: Iterable[int]) -> list[Stat]:
         """Return the orphans, and what is below them, that hold one of these pipes open."""

@@ -1,12 +1,34 @@
 """How a function of a plugin is called, whether it is a plain one or a coroutine function."""
 
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import trio
 
 T = TypeVar("T")
+
+
+def one_at_a_time(function: Callable[..., Awaitable[T] | T]) -> Callable[..., Awaitable[T] | T]:
+    """Return *function* in a form that refuses to be called while an earlier call goes on.
+
+    A thread that was left to itself is such a call: then it raises `RuntimeError`. Coroutine
+    functions are cancelled instead, and stay as they are.
+    """
+    if inspect.iscoroutinefunction(function):
+        return function
+    under_way = threading.Lock()
+
+    def call(*args: object) -> Awaitable[T] | T:
+        if not under_way.acquire(blocking=False):
+            raise RuntimeError("the call before this one has not returned yet")
+        try:
+            return function(*args)
+        finally:
+            under_way.release()
+
+    return call
 
 
 async def call_plugin(

@@ -23,7 +23,15 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from runtime._problems import Location, Named, Problem
-from runtime._specs import Dependency, Entry, RestartSpec, Seconds, SecondsAboveZero, UnitName
+from runtime._specs import (
+    Dependency,
+    Entry,
+    Period,
+    RestartSpec,
+    Seconds,
+    SecondsAboveZero,
+    UnitName,
+)
 from runtime.supervision._exceptions import in_words
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.lifecycle import Lifecycle
@@ -32,8 +40,9 @@ from runtime.supervision.unit import UnitHandle
 
 from ._exceptions import HookError
 from ._executable import Finder
+from ._notify import OURS_ALONE
 from ._state import ProcessState, process_lifecycle
-from .hooks import call_plugin
+from .hooks import call_plugin, one_at_a_time
 from .host import Host
 from .output import Output
 from .popen import PopenView
@@ -50,6 +59,7 @@ from .specs import (
     FilePath,
     LogSpec,
     Nice,
+    ProcessHealthSpec,
     Replicas,
     Rlimit,
     SignalName,
@@ -187,6 +197,18 @@ class Process(BaseModel):
         description="What `ready_strategy` needs, such as the port of tcp; unset: nothing.",
         examples=[{"port": 5432}, {"path": "run/ready"}],
     )
+    health: ProcessHealthSpec | None = Field(
+        default=None,
+        description="A check that is made again and again while it is ready; what fails it too"
+        " often has failed, is stopped, and its policy applies. Unset: none.",
+        examples=[{"interval_sec": 5}, {"strategy": "tcp", "params": {"port": 8080}}],
+    )
+    watchdog_sec: Period | None = Field(
+        default=None,
+        description="Seconds within which it has to send WATCHDOG=1, time after time, by the"
+        " protocol of sd_notify; else it has failed. Unset: it need not.",
+        examples=[30],
+    )
     restart: RestartSpec | None = Field(
         default=None,
         description="When and how it is restarted; unset: by `shutdown_strategy`.",
@@ -288,6 +310,8 @@ class Process(BaseModel):
     _stat_handlers: list[StatHandlerType] = PrivateAttr(default_factory=list)
     _ready_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
     _check: BoundCheck | None = PrivateAttr(default=None)
+    _health_strategy: ReadyStrategyType | None = PrivateAttr(default=None)
+    _health_check: BoundCheck | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -485,6 +509,52 @@ class Process(BaseModel):
         return self._check
 
     @property
+    def health_strategy(self) -> str | None:
+        """The name of what its health is checked by, if it is."""
+        return None if self.health is None else self.health.strategy or self.ready_strategy
+
+    @property
+    def health_params(self) -> dict[str, Any]:
+        """What that is told: its own ``params``, or those of the same readiness check."""
+        if self.health is None or self.health.params is not None:
+            return {} if self.health is None else self.health.params or {}
+        return self.ready_params if self.health_strategy == self.ready_strategy else {}
+
+    def bind_health(self, base: Path, find: Finder | None = None) -> None:
+        """Make the built-in check of ``health``, if it is one.
+
+        Raises `ProblemsError`, its locations beginning inside of the parameters.
+        """
+        self._health_check = None
+        name, search = self.health_strategy, self.env.get("PATH")
+        if name is not None and name in STRATEGIES:
+            self._health_check = bind(name, self.health_params, base, find=find, search=search)
+
+    def provide_health_strategy(self, function: ReadyStrategyType) -> None:
+        """Let a plugin's *function* decide whether the process is well; no call joins another."""
+        self._health_strategy = one_at_a_time(function)
+
+    async def check_health(self, host: Host, candidate: Candidate) -> bool:
+        """Look once, and return whether the process is well; the deadline belongs to the caller.
+
+        When it is not, *candidate* may have the obstacle.
+        """
+        if self._health_strategy is not None:
+            asked = self.model_copy(update={"ready_params": self.health_params})
+            return await call_plugin(
+                self._health_strategy, asked, host.check_interval_sec, limiter=host.plugins
+            )
+        if self._health_check is None:  # it is of no manifest
+            self.bind_health(Path.cwd())
+        check = self._health_check
+        return check is None or await check.probe(host, candidate)
+
+    @property
+    def may_notify(self) -> bool:
+        """Whether it is given a socket to tell something of itself."""
+        return self.ready_strategy == "notify" or self.watchdog_sec is not None
+
+    @property
     def privileges(self) -> Privileges | None:
         """What it takes on when it starts, decided by `resolve_privileges`; None for nothing."""
         return self._privileges
@@ -514,9 +584,13 @@ class Process(BaseModel):
             problems += [Problem(location, problem)] if problem else []
 
     def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment that the child gets."""
+        """Return the environment that the child gets: what we inherit, and what it is to have.
+
+        What a service manager above us has set for us alone is not handed down.
+        """
         account = self._privileges.variables if self._privileges is not None else {}
-        return {**self._shared_env, **os.environ, **account, **self.env, **marker}
+        ours = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+        return {**self._shared_env, **ours, **account, **self.env, **marker}
 
     def share_env(self, variables: Mapping[str, str]) -> None:
         """Take the variables of the manifest's ``env_file``: all others win over them."""

@@ -4,7 +4,7 @@ import os
 import resource
 import signal
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from runtime._specs import IsNumber, Seconds
+from runtime._specs import HealthSpec, IsNumber, Seconds
 
 MOST_REPLICAS: Final = 1_000
 
@@ -171,6 +171,22 @@ def _possible_path(path: Path) -> Path:
 
 
 FilePath = Annotated[Path, AfterValidator(_possible_path)]
+
+
+class ProcessHealthSpec(HealthSpec):
+    """A check of the health of a process: by which strategy, how often, and what counts."""
+
+    strategy: str | None = Field(
+        default=None,
+        description="What is checked, by a built-in strategy that looks at a state, or a plugin's;"
+        " unset: what `ready_strategy` is.",
+        examples=["tcp", "file"],
+    )
+    params: dict[str, Any] | None = Field(
+        default=None,
+        description="What the strategy needs; unset: `ready_params`, if that is of the same one.",
+        examples=[{"port": 8080}, {"path": "run/alive"}],
+    )
 
 
 class LogSpec(BaseModel):

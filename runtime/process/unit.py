@@ -1,5 +1,7 @@
 """How a process runs: the body of its unit."""
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 from signal import Signals
@@ -10,6 +12,7 @@ from runtime.supervision.unit import Unit, UnitHandle
 
 from ._attendance import Attendance
 from ._exceptions import SurvivorsError
+from ._notify import NotifySocket, open_notify_socket
 from .child import Child, StopPlan, open_child
 from .host import Host
 from .logfile import LogFile
@@ -41,16 +44,21 @@ class _Run:
         child: Child | None = None
         failure: Exception | None = None
         try:
-            async with open_child(
-                command,
-                self._host,
-                process.output,
-                self._stop_plan(command),
-                task_status,
-                log=self._log,
-            ) as child:
+            async with (
+                self._open_notify_socket(task_status) as notify,
+                open_child(
+                    command if notify is None else _with_variables(command, notify.variables),
+                    self._host,
+                    process.output,
+                    self._stop_plan(command),
+                    task_status,
+                    log=self._log,
+                    beside=None if notify is None else notify.listen,
+                ) as child,
+            ):
                 process.note_spawned(child.pid)
-                failure = await Attendance(process, self._host, child, task_status).run()
+                attendance = Attendance(process, self._host, child, task_status, notify)
+                failure = await attendance.run()
         except SurvivorsError as error:
             self._remember(error)
             raise
@@ -60,6 +68,17 @@ class _Run:
                 await call_last_hooks(process, PopenView(child), self._host, task_status)
         if failure is not None:
             raise failure
+
+    def _open_notify_socket(
+        self, unit: UnitHandle
+    ) -> AbstractAsyncContextManager[NotifySocket | None]:
+        process, given = self._process, self._process.privileges
+        return open_notify_socket(
+            unit,
+            wanted=process.may_notify,
+            uid=None if given is None else given.uid,
+            watchdog_sec=process.watchdog_sec,
+        )
 
     def _command(self) -> Command:
         process = self._process
@@ -101,6 +120,10 @@ class _Run:
             names = [_procfs.read_name(pid) for pid in left]
             raise SurvivorsError(self._process.name, left, names)
         self._survivors = []
+
+
+def _with_variables(command: Command, variables: Mapping[str, str]) -> Command:
+    return replace(command, env={**command.env, **variables})
 
 
 def process_unit(process: Process, host: Host, *, restarts_also: tuple[str, ...] = ()) -> Unit:

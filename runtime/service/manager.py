@@ -63,6 +63,19 @@ class ServiceManager(ABC):
         something undoes that itself.
         """
 
+    async def check_health(self) -> None:
+        """Return if the service is well, and raise what is wrong if it is not.
+
+        A subclass that overrides it can be asked again and again while the service runs: see
+        ``health`` of `service_unit`. Cancelled, it has taken too long, or the service stops.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} has no check_health of its own")
+
+    @property
+    def has_health_check(self) -> bool:
+        """Whether `check_health` is overridden."""
+        return type(self).check_health is not ServiceManager.check_health
+
     @abstractmethod
     async def stop(self) -> None:
         """Let go of what `start` took; also called after a background task has died.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime._problems import Location, Named, Problem, did_you_mean
-from runtime._specs import Dependency, Entry, RestartSpec, Seconds, UnitName
+from runtime._specs import Dependency, Entry, HealthSpec, RestartSpec, Seconds, UnitName
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.restart import RestartPolicy
 
@@ -18,7 +18,7 @@ from ._exceptions import ConfigurationError
 from .plain import as_service_class
 from .registry import get_available_services, get_service_class
 from .service import Service
-from .unit import DEFAULT_TIMEOUT_SEC
+from .unit import DEFAULT_TIMEOUT_SEC, check_askable
 
 
 class ServiceEntry(BaseModel):
@@ -57,6 +57,12 @@ class ServiceEntry(BaseModel):
     timeout: Seconds | None = Field(
         default=DEFAULT_TIMEOUT_SEC,
         description="Seconds that its stop may take; null: what the stop of the tree has left.",
+    )
+    health: HealthSpec | None = Field(
+        default=None,
+        description="How often its manager's `check_health` is awaited while it runs; when that has"
+        " failed too often, the service has. Unset: never.",
+        examples=[{"interval_sec": 5}],
     )
     enabled: bool | None = Field(
         default=None,
@@ -136,7 +142,11 @@ class ServiceEntry(BaseModel):
             if self.configuration is not None:
                 return [_explain(each, here, model) for each in error.errors(include_url=False)]
         try:
-            self.make().check_startable()
+            service = self.make()
+            service.check_startable()
+            here = (*self.location, "health")
+            if self.health is not None:
+                check_askable(service)
         except ConfigurationError as error:
             return [Problem(here, error.problem)]
         except Exception as error:  # noqa: BLE001 - a user's constructor: whatever it is is told

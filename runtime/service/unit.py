@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 import trio
 
-from runtime.supervision._exceptions import in_words
+from runtime.supervision._exceptions import UnhealthyError, in_words
+from runtime.supervision._health_watch import watch_health
 from runtime.supervision.graph import Requirement
+from runtime.supervision.health import HealthPolicy, spread_of
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.unit import Unit, UnitHandle, cut_off_by
 
-from ._exceptions import ServiceError, ServiceFailedError, ServiceStopError
+from ._exceptions import ConfigurationError, ServiceError, ServiceFailedError, ServiceStopError
 from .service import Hook, Service, takes_task_status
 
 #: Seconds that `Service.stop` may take, unless something else is said.
@@ -20,8 +22,16 @@ _NOT_RESTARTED = RestartPolicy()
 class Generation:
     """One life of a service, from its start to its stop."""
 
-    def __init__(self, service: Service, unit: UnitHandle, timeout: float | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        unit: UnitHandle,
+        timeout: float | None,
+        health: HealthPolicy | None = None,
+    ) -> None:
         self._service, self._unit, self._timeout = service, unit, timeout
+        self._health = health
+        self._checking = trio.CancelScope()
         self._failure: Exception | None = None
         self._told = False  # the state says that it has failed
         self._started = _Started()
@@ -58,6 +68,7 @@ class Generation:
 
     def _end(self) -> None:
         self._over.set()
+        self._checking.cancel()
         if not self._started.told:
             self._starting.cancel()
 
@@ -72,6 +83,8 @@ class Generation:
                 await self._start(nursery)
                 if self._failure is None and self._started.told:
                     self._unit.started()
+                    if self._health is not None:
+                        nursery.start_soon(self._watch_health, self._health)
                     await self._over.wait()
                 await self._stop()
                 nursery.cancel_scope.cancel()
@@ -107,6 +120,16 @@ class Generation:
             task_status.started()
         else:
             self._started.started()
+
+    async def _watch_health(self, policy: HealthPolicy) -> None:
+        """Check the service's health until it is to stop; end it when that has failed too often."""
+        name, manager = self._service.name, self._service.manager
+        with self._checking:
+            failing = await watch_health(
+                manager.check_health, policy, self._unit.report_health, spread=spread_of(name)
+            )
+            if not self._over.is_set():  # else it ends for another reason
+                self._note(UnhealthyError(name, "check_health", *failing))
 
     @property
     def _has_begun(self) -> bool:
@@ -173,6 +196,16 @@ class _Started:
             self._task_status.started(value)
 
 
+def check_askable(service: Service) -> None:
+    """Raise `ConfigurationError` when the manager of *service* cannot be asked for its health."""
+    if not service.manager.has_health_check:
+        problem = (
+            "cannot be asked for its health; override check_health in its ServiceManager"
+            " (a function or generator has none)"
+        )
+        raise ConfigurationError(service.name, problem)
+
+
 def service_unit(
     service: Service,
     *,
@@ -181,14 +214,19 @@ def service_unit(
     restart_dependents: bool = False,
     restarts_also: tuple[str, ...] = (),
     timeout: float | None = DEFAULT_TIMEOUT_SEC,
+    health: HealthPolicy | None = None,
     autostart: bool = False,
 ) -> Unit:
-    """Return the unit that runs *service*; *timeout* seconds bound its stop, None: the budget."""
+    """Return the unit that runs *service*; *timeout* seconds bound its stop, None: the budget.
+
+    With *health* its manager's `check_health` is awaited time after time while it runs. When that
+    has failed too often the service has, as if one of its background tasks had died.
+    """
 
     async def run(*, task_status: UnitHandle) -> None:
         if service.is_live:
             raise ServiceError(f"service {service.name!r} runs already, in another tree")
-        generation = Generation(service, task_status, timeout)
+        generation = Generation(service, task_status, timeout, health)
         service.note_error(None)
         service.enter(generation)
         try:
@@ -203,6 +241,8 @@ def service_unit(
     def admit() -> None:
         try:
             service.check_startable()
+            if health is not None:
+                check_askable(service)
         except Exception as error:
             service.note_error(in_words(error))
             raise

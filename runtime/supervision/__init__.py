@@ -10,6 +10,7 @@ from .events import UnitEvent as UnitEvent
 from .graph import Condition as Condition
 from .graph import Requirement as Requirement
 from .graph import Stage as Stage
+from .health import HealthPolicy as HealthPolicy
 from .lifecycle import Lifecycle as Lifecycle
 from .lifecycle import Stages as Stages
 from .lifecycle import TransitionTable as TransitionTable

@@ -8,6 +8,7 @@ SupervisionError
 ├── DependencyCycleError      (ValueError)
 ├── UnitInUseError            (ValueError)
 ├── EndedBeforeReadyError     a unit's body returned without saying that it was ready
+├── UnhealthyError            a unit failed by its health check, and was stopped
 └── UnitFailedError           somebody waited for a unit that has failed for good
 """
 
@@ -112,6 +113,28 @@ class EndedBeforeReadyError(SupervisionError):
 
     def __str__(self) -> str:
         return f"{self.name} ended without ever reporting that it was ready"
+
+
+class UnhealthyError(SupervisionError):
+    """A unit has failed *failures* checks of its health, by *strategy*, and was stopped for that.
+
+    *obstacle* is what the last of them found, in words.
+    """
+
+    name: str
+    strategy: str
+    failures: int
+    obstacle: str
+
+    def __init__(self, name: str, strategy: str, failures: int, obstacle: str) -> None:
+        super().__init__(name, strategy, failures, obstacle)
+        self.name, self.strategy, self.failures = name, strategy, failures
+        self.obstacle = obstacle
+
+    def __str__(self) -> str:
+        checks = "a health check" if self.failures == 1 else f"{self.failures} health checks"
+        limit = f"by {self.strategy}; the limit is health.failures"
+        return f"unhealthy, it failed {checks} ({limit}): {self.obstacle}"
 
 
 class UnitFailedError(SupervisionError):

@@ -142,6 +142,7 @@ class Keeper:
         slot = self._slot
         slot.live, slot.budget, slot.interruptible = False, None, None
         slot.error, slot.ended = error, trio.current_time()
+        slot.healthy, slot.status_text = None, ""
 
     def _begin(self) -> bool:
         """Enter the unit's next generation, unless it or its table forbids to start it as it is."""
@@ -181,6 +182,8 @@ class Keeper:
             on_good_end=partial(setattr, slot, "good_end"),
             on_failing=partial(self._is_failing, budget),
             on_note=partial(self._tree.note, slot),
+            on_health=self._note_health,
+            on_status_text=self._note_status_text,
             hold=partial(self._hold, budget),
         )
         with as_current_unit(handle), trio.CancelScope() as slot.interruptible:
@@ -229,6 +232,16 @@ class Keeper:
         budget.begin(self._tree.stop_within_sec)  # its clearing up has a bound, too
         self._tree.fail(self._slot, reason)
         self._slot.cause = self._slot.last
+
+    def _note_health(self, healthy: bool, words: str) -> None:
+        self._slot.healthy = healthy
+        if words:
+            self._tree.explain(self._slot, words)
+        else:
+            self._slot.wake()
+
+    def _note_status_text(self, text: str) -> None:
+        self._slot.status_text = text
 
     # --- after the end ----------------------------------------------------------------------------
 

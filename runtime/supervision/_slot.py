@@ -42,6 +42,8 @@ class Slot:
     started_at: datetime | None = None
     ready: float | None = None
     ended: float | None = None
+    healthy: bool | None = None
+    status_text: str = ""
     restart_at: float = 0.0
     next_restart_at: datetime | None = None
     cause: int | None = None  # the event that will explain this unit's next move
@@ -125,6 +127,8 @@ class Slot:
             ready_after_sec=self.ready - self.started if self.ready is not None else None,
             ran_sec=self.ended - self.started if self.ended is not None else None,
             error=self.error,
+            healthy=self.healthy,
+            status_text=self.status_text,
         )
 
 

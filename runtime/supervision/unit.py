@@ -63,7 +63,8 @@ class UnitHandle:
     path: str
 
     __slots__ = (
-        *("_hold", "_on_ending", "_on_failing", "_on_good_end", "_on_note", "_on_started"),
+        *("_hold", "_on_ending", "_on_failing", "_on_good_end", "_on_health", "_on_note"),
+        *("_on_started", "_on_status_text"),
         *("budget", "path"),
     )
 
@@ -77,11 +78,14 @@ class UnitHandle:
         on_good_end: Callable[[str], None] = lambda _: None,
         on_failing: Callable[[str], None] = lambda _: None,
         on_note: Callable[[str], None] = lambda _: None,
+        on_health: Callable[[bool, str], None] = lambda _, __: None,
+        on_status_text: Callable[[str], None] = lambda _: None,
         hold: Holder | None = None,
     ) -> None:
         self.path, self.budget = path, budget
         self._on_started, self._on_note = on_started, on_note
         self._on_ending, self._on_good_end, self._on_failing = on_ending, on_good_end, on_failing
+        self._on_health, self._on_status_text = on_health, on_status_text
         self._hold = hold or self._hold_alone
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
@@ -121,6 +125,14 @@ class UnitHandle:
     def note(self, fact: str) -> None:
         """Record a fact about the unit that changes no state, and is not the reason of it."""
         self._on_note(fact)
+
+    def report_health(self, healthy: bool, words: str = "") -> None:
+        """Report whether the unit is well; *words*, where there are some, are noted as a fact."""
+        self._on_health(healthy, words)
+
+    def report_status_text(self, text: str) -> None:
+        """Let the status of the unit show *text*, which it says of itself; it is no event."""
+        self._on_status_text(text)
 
 
 _current_unit: ContextVar[UnitHandle | None] = ContextVar("current_unit", default=None)
@@ -181,6 +193,8 @@ class UnitStatus:
     ran_sec: float | None = None
     error: Exception | None = None
     note: str = ""
+    healthy: bool | None = None
+    status_text: str = ""
 
     @property
     def ready(self) -> bool:

@@ -564,6 +564,63 @@ BAD: dict[str, Bad] = {
         )
         for strategy, params, *lines in READINESS
     },
+    "parameters of a socket that is ours": process(
+        "ready_strategy: notify, ready_params: {path: x}", "ready_params.path: unknown key"
+    ),
+    # Health.
+    "watchdog of no time": process(
+        "watchdog_sec: 0", "watchdog_sec: input should be greater than or equal to 0.01"
+    ),
+    "watchdog that is none": process("watchdog_sec: yes", "watchdog_sec: must be a number, …"),
+    "variable that the watchdog needs": process(
+        "watchdog_sec: 2, env: {WATCHDOG_PID: a}",
+        "env.WATCHDOG_PID: is ours to set, because of `watchdog_sec`; leave it out",
+    ),
+    "variable that notify needs": process(
+        "ready_strategy: notify, env: {NOTIFY_SOCKET: x, LISTEN_FDS: a}",
+        "env.NOTIFY_SOCKET: is ours to set, because of `ready_strategy`; leave it out",
+    ),
+    "health of nothing": process(
+        "health: {}",
+        "health.strategy: is missing, for there is no `ready_strategy` to ask again;"
+        " write one of tcp, http, exec, file, or a plugin's",
+    ),
+    **{
+        f"health by {strategy}": process(
+            f"ready_strategy: {strategy}, ready_params: {params}, health: {{}}",
+            f"health.strategy: '{strategy}' waits for a moment, and cannot be asked again;"
+            " write one of tcp, http, exec, file, or a plugin's",
+        )
+        for strategy, params in (
+            ("pipe", "{path: p}"),
+            ("log", "{pattern: up}"),
+            ("notify", "{}"),
+        )
+    },
+    "health without a parameter": process(
+        "health: {strategy: tcp}", "health.params.port: is missing; the tcp strategy needs it, …"
+    ),
+    "health of no port": process(
+        "ready_strategy: tcp, ready_params: {port: 80}, health: {params: {port: 70000}}",
+        "health.params.port: must be a number from 1 to 65535",
+    ),
+    "health that is asked once, of a bad port": process(
+        "ready_strategy: tcp, ready_params: {port: 70000}, health: {}",
+        "ready_params.port: must be a number from 1 to 65535",
+    ),
+    "health all the time": process(
+        "health: {strategy: file, params: {path: x}, interval_sec: 0}",
+        "health.interval_sec: input should be greater than or equal to 0.01",
+    ),
+    "health that never fails": process(
+        "health: {strategy: file, params: {path: x}, failures: 0}",
+        "health.failures: input should be greater than or equal to 1",
+    ),
+    "health with an unknown key": process(
+        "health: {strategy: file, params: {path: x}, intervall_sec: 1}",
+        "health.intervall_sec: unknown key; did you mean 'interval_sec'?",
+    ),
+    "health that is none": process("health: yes", "health: …"),
     # Variables.
     "missing variable": process(
         'args: ["${NEVER_SET_ANYWHERE}"]',
@@ -658,6 +715,15 @@ BAD: dict[str, Bad] = {
     ),
     # Services.
     "service without a class": services("name: s", "class: is missing"),
+    "service that cannot be asked for its health": services(
+        "name: s, class: runtime.service.plain:idle, health: {}",
+        "health: cannot be asked for its health; override check_health in its ServiceManager"
+        " (a function…",
+    ),
+    "service with the health of a process": services(
+        "name: s, class: runtime.service.plain:idle, health: {strategy: tcp}",
+        "health.strategy: unknown key…",
+    ),
     "service of no class": services(
         "name: s, class: 'runtime.service.plain:idel'",
         "class: …has no 'idel'; did you mean 'idle'?",
@@ -711,6 +777,11 @@ BAD: dict[str, Bad] = {
         HOOKS,
         "3: processes.bad.ready_strategy: no plugin provides 'answer'; did you mean 'answers'?",
         fields="ready_strategy: answer",
+    ),
+    "unknown strategy of health": plugins(
+        HOOKS,
+        "3: processes.bad.health.strategy: no plugin provides 'answer'; did you mean 'answers'?",
+        fields="health: {strategy: answer}",
     ),
     "unknown handler": plugins(
         HOOKS,

@@ -16,10 +16,12 @@ from pydantic import BaseModel
 from runtime._documents import read_document
 from runtime._groups import GroupSpec
 from runtime._schema import manifest_schema
+from runtime._specs import HealthSpec
 from runtime.cli._schema import schema
 from runtime.manifest import OTHER_SPELLINGS, Manifest, ManifestError, load_manifest
 from runtime.process import CeilingsSpec, Dependency, Process, RestartSpec
 from runtime.process.readiness import STRATEGIES
+from runtime.process.specs import ProcessHealthSpec
 from runtime.service.specs import ServiceEntry
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
         model.__name__: (model, DEFINITIONS[model.__name__])
         for model in (
             *(Process, ServiceEntry, RestartSpec, Dependency, GroupSpec, CeilingsSpec),
+            *(HealthSpec, ProcessHealthSpec),
             *(strategy.params for strategy in STRATEGIES.values()),
         )
     },
@@ -448,8 +451,16 @@ def test_for_no_value_of_a_restart_block_it_gives_a_false_alarm(tmp_path: Path, 
         {"replicas": 0},
         {"replicas": 1001},
         {"replicas": "two"},
-        *({"ready_strategy": name} for name in STRATEGIES),
-        *({"ready_strategy": name, "ready_params": {}} for name in STRATEGIES),
+        *({"ready_strategy": name} for name in STRATEGIES if name != "notify"),
+        *({"ready_strategy": name, "ready_params": {}} for name in STRATEGIES if name != "notify"),
+        {"ready_strategy": "notify", "ready_params": {"path": "x"}},
+        {"watchdog_sec": 0},
+        {"health": {"strategy": "tcp", "params": {"port": 0}}},
+        {"health": {"strategy": "file", "params": {}}},
+        {"health": {"strategy": "file", "params": {"path": "x"}, "failures": 0}},
+        {"health": {"strategy": "file", "params": {"path": "x"}, "interval_sec": 0}},
+        {"health": {"strategy": "file", "params": {"path": "x"}, "retries": 3}},
+        {"health": True},
         *(
             {"ready_strategy": name, "ready_params": {**params, **wrong}}
             for name, params in PARAMS.items()

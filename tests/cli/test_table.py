@@ -43,6 +43,14 @@ def test_what_has_completed_needs_none_and_has_the_time_that_it_ran() -> None:
     assert row.split() == ["a", "completed", "1.25", "s"]
 
 
+def test_what_runs_may_say_something_of_itself_until_it_fails_its_health_checks() -> None:
+    running = {"state": "running", "status_text": "serving", "ready_after_sec": 1, "reason": "sick"}
+    (_, row) = render(status("a", Stage.READY, healthy=True, **running)).splitlines()
+    assert row.split()[-1] == "serving"
+    (_, row) = render(status("a", Stage.READY, healthy=False, **running)).splitlines()
+    assert row.split()[-1] == "sick"
+
+
 def test_a_name_is_never_broken_and_a_long_reason_is() -> None:
     name = "a-name-of-some-length"
     text = render(status(name, Stage.FAILED, reason="words " * 20), width=60)

@@ -117,6 +117,8 @@ FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
 #: What is ours, beyond that.
 OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
     Process: {
+        "health": None,
+        "watchdog_sec": None,
         "restart": None,
         "restart_dependents": False,
         "autostart": True,

@@ -248,6 +248,7 @@ async def test_a_check_that_is_cancelled_leaves_nothing_open(
         "file": {"path": "missing"},
         "pipe": {"path": "pipe"},
         "log": {"pattern": "never"},
+        "notify": {},
     }
     check, candidate = bind(strategy, params[strategy], tmp_path), Candidate()
     with trio.CancelScope() as scope:

@@ -21,6 +21,7 @@ from .exec import EXEC
 from .file import FILE
 from .http import HTTP
 from .log import LOG
+from .notify import NOTIFY
 from .pipe import PIPE
 from .tcp import TCP
 
@@ -31,6 +32,7 @@ STRATEGIES: Mapping[str, Strategy[Any]] = {
     "exec": EXEC,
     "file": FILE,
     "pipe": PIPE,
+    "notify": NOTIFY,
     "log": LOG,
 }
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import trio
 
 from runtime import _procfs
+from runtime.process._notify import Notices
 from runtime.process.family import Family
 from runtime.process.host import Host
 from runtime.process.output import Output
@@ -24,19 +25,21 @@ _GROWTH = 1.5
 class Candidate:
     """The process that a check is about; one without a *family* is not known any closer.
 
-    *output* is what it prints, *command* how it was started, *unit* whose time is used for what
-    the check starts itself. A check may say what keeps it from being ready as `obstacle`, for
-    whoever has waited for nothing. *heard* has an event for each pattern that is listened for.
+    *output* is what it prints, *notices* what it tells through a socket if it has one, *command*
+    how it was started, *unit* whose time is used for what the check starts itself. A check may say
+    what keeps it from being ready as `obstacle`, for whoever has waited for nothing. *heard* has an
+    event for each pattern that is listened for.
     """
 
     family: Family | None
     output: Output
     command: Command | None
     unit: UnitHandle | None
+    notices: Notices | None
     obstacle: str
     heard: dict[str, trio.Event]
 
-    __slots__ = ("_owners", "command", "family", "heard", "obstacle", "output", "unit")
+    __slots__ = ("_owners", "command", "family", "heard", "notices", "obstacle", "output", "unit")
 
     def __init__(
         self,
@@ -45,8 +48,10 @@ class Candidate:
         output: Output | None = None,
         command: Command | None = None,
         unit: UnitHandle | None = None,
+        notices: Notices | None = None,
     ) -> None:
         self.family, self.command, self.unit = family, command, unit
+        self.notices = notices
         self.output = Output() if output is None else output
         self.obstacle = ""
         self.heard = {}
