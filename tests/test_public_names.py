@@ -45,6 +45,7 @@ PUBLIC = {
     },
     "runtime.exceptions": {
         *("AlreadyRunningError", "DependencyCycleError", "DuplicateUnitError"),
+        *("ControlServerError", "OnTheLoopError", "TreeEndedError"),
         *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
         *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),

@@ -176,7 +176,12 @@ class Tree:
     def send_due_stops(self, slots: Iterable[Slot]) -> None:
         """Cancel those whose stop is due, and of whose dependents none is still to be stopped."""
         for slot in slots:
-            if slot.live and slot.stop_due and not slot.stop_sent and self.last_ones.lets_stop(slot):
+            if (
+                slot.live
+                and slot.stop_due
+                and not slot.stop_sent
+                and self.last_ones.lets_stop(slot)
+            ):
                 above = nearest_live(slot.dependents, lambda other: other.dependents)
                 if any(other.stop_due for other in above):
                     continue

@@ -132,6 +132,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "log": None,
     },
     ProcessManifest: {
+        "control_params": {},
         "stop_within_sec": 30.0,
         "run_directory": None,
         "env_file": None,
