@@ -11,6 +11,7 @@ from runtime._plugin_entries import find_offers
 from runtime._plugin_files import PluginFileError, find_plugins
 from runtime._problems import Location, Problem, did_you_mean
 from runtime.plugin import ControlServerType, Plugin
+from runtime.plugins._built_in import BuiltInStrategy
 from runtime.process import Process, ProcessManifest
 from runtime.process._executable import is_folder
 from runtime.process.models import (
@@ -73,7 +74,8 @@ class PluginRegistry:
         strategy = self._given.ready_strategies.get(name)
         if strategy is None and name not in STRATEGIES:
             strategy = self._offered.ready_strategies.get(name)
-        if strategy is not None:
+        # What is built in is done better without a detour: it knows more of the process then.
+        if strategy is not None and not isinstance(strategy, BuiltInStrategy):
             process.provide_ready_strategy(strategy)
 
     def control_server(self, name: str) -> ControlServerType:

@@ -344,7 +344,7 @@ async def test_what_is_no_request_gets_one_error_and_changes_nothing(
         assert pilot.supervisor.events.last == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.binary(max_size=80) | st.text(max_size=40).map(lambda text: text.encode("utf-8", "replace"))
 )
@@ -362,7 +362,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["action", "processes", "token", "id", "x"]), json_values)
     | st.fixed_dictionaries(
