@@ -76,7 +76,7 @@ async def test_registered_they_change_nothing(
         # Nobody listens at the port; that says who has looked, and for how long.
         assert status.stage is (Stage.FAILED if name == "tcp" else Stage.READY)
         if name == "tcp":
-            assert status.reason.startswith("its tcp check did not pass within 0.3 s")
+            assert status.reason.startswith("not ready within 0.3 s by its tcp check")
 
 
 async def test_a_strategy_of_ones_own_may_be_made_of_one(
