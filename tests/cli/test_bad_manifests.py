@@ -627,6 +627,12 @@ BAD: dict[str, Bad] = {
         "control_params: {bind: x}",
         "control_params: there is no control server to read this; name one as control_server",
     ),
+    "control server that is none, with settings": entry(
+        "tiemout: 5",
+        "3: processes.bad.tiemout: unknown key; did you mean 'timeout'?",
+        "4: control_server: input should be a valid string",
+        rest="control_server: [tcp]\ncontrol_params: {bind: x}\n",
+    ),
     "control settings that are none": top(
         "control_params: 5", "control_params: input should be a valid dictionary"
     ),

@@ -486,7 +486,7 @@ async def test_a_stale_socket_gives_way_and_a_live_one_does_not(
             await second.supervisor.wait_until("tcp", Stage.BACKOFF)
             words = f"cannot listen at unix:{path}: Address already in use; restart in"
             assert second.supervisor.status("tcp").reason.startswith(words)
-            assert second.supervisor.status("p").stage is Stage.READY
+            await second.supervisor.wait_until("p", Stage.READY)
             await second.stop()
         assert (await client.ask("status"))["ok"] is True
         stream = await trio.open_unix_socket(str(path))
