@@ -129,6 +129,7 @@ class P(Plugin):
 """
 
 ALL = "strategy: one_for_all"
+IDLE = "runtime.service.plain:idle"
 NUMBER = "input should be a valid number, unable to parse string as a number"
 FROM_ZERO = "input should be greater than or equal to 0"
 ARGS = 'path: sh, args: ["${NEVER_SET_ANYWHERE}"]'
@@ -612,10 +613,13 @@ BAD: dict[str, Bad] = {
         rest="control_server: tpc\n",
     ),
     # The control server.
-    "control server by the name of a process": top(
-        "control_server: healthy",
-        "control_server: there is already a process 'healthy', and the control server is a unit,"
-        " too; rename the process",
+    "control server by the name of a process": Bad(
+        f"{GOOD}- {{name: tcp, path: sh}}\ncontrol_server: tcp\n",
+        ("4: control_server: there is already a process 'tcp', …, too; rename the process",),
+    ),
+    "control server by the name of a service": Bad(
+        f"{GOOD}control_server: tcp\nservices: [{{name: tcp, class: '{IDLE}'}}]\n",
+        ("3: control_server: there is already a service 'tcp', …; rename the service",),
     ),
     "control server whose name is a path": top(
         "control_server: a/b", "control_server: string should match pattern …"
