@@ -244,6 +244,7 @@ async def test_what_is_no_control_server_is_told(run_with: Any, missing: str) ->
 
     setattr(Server, "stop" if missing == "start" else "start", nothing)
     async with run_with(lambda _: Server()) as pilot:
+        await pilot.supervisor.wait_until("control", Stage.BACKOFF)
         words = f"the control server 'control' has no method {missing}; restart in"
         assert pilot.supervisor.status("control").reason.startswith(words)
         error = pilot.supervisor.status("control").error

@@ -545,6 +545,7 @@ async def test_a_port_that_is_taken_is_told(serve: Any, sh: Any, site: Site) -> 
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         pilot = serve(sh(SLEEP), bind=bind)
         async with pilot:
+            await pilot.supervisor.wait_until("tcp", Stage.BACKOFF)
             words = f"cannot listen at {bind}: Address already in use; restart in"
             assert pilot.supervisor.status("tcp").reason.startswith(words)
             assert pilot.supervisor.status("p").stage is Stage.READY
@@ -555,6 +556,7 @@ async def test_a_name_of_a_host_is_bound_at_one_free_port(serve: Any, sh: Any, s
         assert site.address.rpartition(":")[0] in ("127.0.0.1", "[::1]")
         assert (await site.ask("status"))["ok"] is True
     async with serve(sh(SLEEP), bind="nowhere.invalid:0") as pilot:
+        await pilot.supervisor.wait_until("tcp", Stage.BACKOFF)
         assert "cannot listen at nowhere.invalid:0: " in pilot.supervisor.status("tcp").reason
 
 
