@@ -8,6 +8,7 @@ import importlib
 import io
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 
 def h11() -> ModuleType:
@@ -42,6 +43,16 @@ def psutil() -> ModuleType:
 def rich() -> tuple[ModuleType, ModuleType]:
     """Return ``rich.console`` and ``rich.table``, for what is shown once something runs."""
     return importlib.import_module("rich.console"), importlib.import_module("rich.table")
+
+
+def tcp_control() -> ModuleType:
+    """Return the bundled control server, for a manifest that asks for it."""
+    return importlib.import_module("runtime.plugins.tcp_control")
+
+
+def entry_points(group: str) -> Iterator[Any]:
+    """Yield the entry points of a *group* that the distributions here have."""
+    yield from importlib.import_module("importlib.metadata").entry_points(group=group)
 
 
 def tomllib() -> ModuleType:

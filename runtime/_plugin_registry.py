@@ -1,14 +1,18 @@
 """What the plugins provide, by name, and who asks for what."""
 
 import logging
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from runtime import _late
+from runtime._plugin_entries import find_offers
 from runtime._plugin_files import PluginFileError, find_plugins
 from runtime._problems import Location, Problem, did_you_mean
 from runtime.plugin import ControlServerType, Plugin
+from runtime.plugins._built_in import BuiltInStrategy
 from runtime.process import Process, ProcessManifest
 from runtime.process._executable import is_folder
 from runtime.process.models import (
@@ -20,6 +24,7 @@ from runtime.process.models import (
 from runtime.process.readiness import STRATEGIES
 
 _logger = logging.getLogger(__name__)
+_BUNDLED_SERVER: Final = "tcp"
 T = TypeVar("T")
 
 
@@ -35,13 +40,15 @@ class PluginError(ValueError):
 
 
 class PluginRegistry:
-    """The functions of all plugins by the names that a manifest uses; a later plugin's win."""
+    """The functions of all plugins by the names that a manifest uses; a later plugin's win.
+
+    What distributions offer by entry points is looked for when a name is asked for that nobody else
+    provides, and stands behind all others.
+    """
 
     def __init__(self) -> None:
-        self._hooks: dict[str, Mapping[ProcessHookType, Sequence[LifecycleHookType]]] = {}
-        self._ready_strategies: dict[str, ReadyStrategyType] = {}
-        self._stat_handlers: dict[str, Sequence[StatHandlerType]] = {}
-        self._control_servers: dict[str, ControlServerType] = {}
+        self._given, self._offered = _Provided(), _Provided()
+        self._broken_offers: list[Exception] | None = None  # None: nobody has looked yet
 
     def load(self, folder: Path) -> None:
         """Register every plugin that a file in *folder* defines; errors as in `find_plugins`."""
@@ -50,54 +57,142 @@ class PluginRegistry:
     def register(self, plugins: Sequence[Plugin]) -> None:
         """Register what *plugins* provide; raise `PluginError` when one of them cannot say it."""
         for plugin in plugins:
-            self._hooks.update(_ask(plugin, plugin.get_lifecycle_hooks))
-            self._ready_strategies.update(_ask(plugin, plugin.get_ready_strategies))
-            self._stat_handlers.update(_ask(plugin, plugin.get_stats_handlers))
-            self._control_servers.update(_ask(plugin, plugin.get_control_servers))
-            _logger.debug("plugin %s is registered", plugin.name)
+            self._given.take(plugin)
 
     def equip(self, process: Process) -> None:
         """Hand *process* the functions that it names."""
+        hooks, handlers = self._hooks, self._stat_handlers
         for name in process.lifecycle_hooks:
-            for function in chain.from_iterable(self._hooks.get(name, {}).values()):
+            for function in chain.from_iterable(hooks.get(name, {}).values()):
                 process.name_hook(function, name)
         for hook_type, functions in process.lifecycle_hook_functions.items():
             functions[:] = [
                 function
                 for name in process.lifecycle_hooks
-                for function in self._hooks.get(name, {}).get(hook_type, ())
+                for function in hooks.get(name, {}).get(hook_type, ())
             ]
         process.stats_handler_functions[:] = [
-            handler
-            for name in process.stat_handlers
-            for handler in self._stat_handlers.get(name, ())
+            handler for name in process.stat_handlers for handler in handlers.get(name, ())
         ]
-        strategy = self._ready_strategies.get(process.ready_strategy or "")
+        strategy = self._strategy(process.ready_strategy)
         if strategy is not None:
             process.provide_ready_strategy(strategy)
-        strategy = self._ready_strategies.get(process.health_strategy or "")
+        strategy = self._strategy(process.health_strategy)
         if strategy is not None:
             process.provide_health_strategy(strategy)
 
+    def _strategy(self, name: str | None) -> ReadyStrategyType | None:
+        """Return the strategy of a plugin, None where there is none, or the built-in one is meant.
+
+        What is built in is done better without a detour: it knows more of the process then.
+        """
+        if name is None:
+            return None
+        strategy = self._given.ready_strategies.get(name)
+        if strategy is None and name not in STRATEGIES:
+            strategy = self._offered.ready_strategies.get(name)
+        return None if isinstance(strategy, BuiltInStrategy) else strategy
+
+    def control_server(self, name: str) -> ControlServerType:
+        """Return the factory of that control server, a plugin's or the bundled one."""
+        if name in self._given.control_servers:
+            return self._given.control_servers[name]
+        if name == _BUNDLED_SERVER:
+            bundled: ControlServerType = _late.tcp_control().TCPControlServer
+            return bundled
+        return self._offered.control_servers[name]
+
+    def find_problems(
+        self, manifest: ProcessManifest, *, has_run_directory: bool = True
+    ) -> list[Problem]:
+        """Return a problem for each name that nobody provides, and for settings of what is bundled.
+
+        What keeps an offer of a distribution from being used is told where a name is missing.
+        """
+        problems = self.unknown_names(manifest)
+        if problems:
+            problems += [Problem(("plugins",), str(error)) for error in self._broken_offers or ()]
+        server = manifest.control_server
+        if server == _BUNDLED_SERVER and server not in self._given.control_servers:
+            problems += _late.tcp_control().find_param_problems(
+                manifest.control_params,
+                manifest.base_directory or Path.cwd(),
+                has_run_directory=has_run_directory,
+            )
+        return problems
+
     def unknown_names(self, manifest: ProcessManifest) -> list[Problem]:
         """Return a problem for each hook, strategy, handler or control server nobody provides."""
-        strategies = {**STRATEGIES, **self._ready_strategies}
+        problems = self._unknown_names(manifest)
+        if problems and self._broken_offers is None:
+            self._broken_offers = self._take_offers()
+            problems = self._unknown_names(manifest)
+        return problems
+
+    def _take_offers(self) -> list[Exception]:
+        """Take what distributions offer; return what is wrong with the rest."""
+        plugins, errors = find_offers()
+        broken: list[Exception] = [*errors]
+        for plugin in plugins:
+            try:
+                self._offered.take(plugin)
+            except PluginError as error:
+                broken.append(error)
+        return broken
+
+    def _unknown_names(self, manifest: ProcessManifest) -> list[Problem]:
+        hooks, handlers = self._hooks, self._stat_handlers
+        strategies = {
+            **self._offered.ready_strategies,
+            **STRATEGIES,
+            **self._given.ready_strategies,
+        }
         problems: list[Problem] = []
         for process in manifest.processes:
             here = process.location
-            hooks = (*here, "lifecycle_hooks")
-            problems += _unknown(hooks, process.lifecycle_hooks, self._hooks, problems)
-            handlers = (*here, "stat_handlers")
-            problems += _unknown(handlers, process.stat_handlers, self._stat_handlers, problems)
+            there = (*here, "lifecycle_hooks")
+            problems += _unknown(there, process.lifecycle_hooks, hooks, problems)
+            there = (*here, "stat_handlers")
+            problems += _unknown(there, process.stat_handlers, handlers, problems)
             for where, strategy in _strategies(process):
                 if strategy not in strategies:
                     message = _no_such(strategy, strategies, problems)
                     problems.append(Problem((*here, *where), message))
         server = manifest.control_server
-        if server is not None and server not in self._control_servers:
-            message = _no_such(server, self._control_servers, problems)
+        servers = {
+            _BUNDLED_SERVER: None,
+            **self._offered.control_servers,
+            **self._given.control_servers,
+        }
+        if server is not None and server not in servers:
+            message = _no_such(server, servers, problems)
             problems.append(Problem(("control_server",), message))
         return problems
+
+    @property
+    def _hooks(self) -> Mapping[str, Mapping[ProcessHookType, Sequence[LifecycleHookType]]]:
+        return ChainMap(self._given.hooks, self._offered.hooks)
+
+    @property
+    def _stat_handlers(self) -> Mapping[str, Sequence[StatHandlerType]]:
+        return ChainMap(self._given.stat_handlers, self._offered.stat_handlers)
+
+
+class _Provided:
+    """What some plugins provide, by name."""
+
+    def __init__(self) -> None:
+        self.hooks: dict[str, Mapping[ProcessHookType, Sequence[LifecycleHookType]]] = {}
+        self.ready_strategies: dict[str, ReadyStrategyType] = {}
+        self.stat_handlers: dict[str, Sequence[StatHandlerType]] = {}
+        self.control_servers: dict[str, ControlServerType] = {}
+
+    def take(self, plugin: Plugin) -> None:
+        self.hooks.update(_ask(plugin, plugin.get_lifecycle_hooks))
+        self.ready_strategies.update(_ask(plugin, plugin.get_ready_strategies))
+        self.stat_handlers.update(_ask(plugin, plugin.get_stats_handlers))
+        self.control_servers.update(_ask(plugin, plugin.get_control_servers))
+        _logger.debug("plugin %s is registered", plugin.name)
 
 
 def _strategies(process: Process) -> Iterator[tuple[Location, str]]:
@@ -128,7 +223,7 @@ def check_plugins(manifest: ProcessManifest) -> list[Problem]:
             registry.load(manifest.plugins)
         except (PluginFileError, PluginError) as error:  # then nobody can say which names there are
             return [Problem(("plugins",), str(error))]
-    return registry.unknown_names(manifest)
+    return registry.find_problems(manifest)
 
 
 def _unknown(

@@ -3,6 +3,9 @@
 Each carries its facts as attributes, and its sentence is made from them.
 """
 
+from runtime._control import ControlServerError as ControlServerError
+from runtime._control import OnTheLoopError as OnTheLoopError
+from runtime._control import TreeEndedError as TreeEndedError
 from runtime.manifest import ManifestError as ManifestError
 from runtime.process import CeilingError as CeilingError
 from runtime.process import HookError as HookError

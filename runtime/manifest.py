@@ -172,6 +172,8 @@ def _unusable(error: ErrorDetails, data: object) -> Location:
 def _without(data: object, unusable: Iterable[Location]) -> object:
     """Return *data* without the values at these places."""
     locations = {_whole(location) for location in unusable}
+    if ("control_server",) in locations:  # then nobody is left who could read its settings
+        locations.add(("control_params",))
     if not locations:
         return data
     if not locations.isdisjoint(_ESSENTIAL):

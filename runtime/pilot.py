@@ -1,7 +1,7 @@
 """ProcessPilot: runs the processes of a manifest."""
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
@@ -10,6 +10,7 @@ from typing import Any, Protocol, overload
 import trio
 
 from runtime import _late
+from runtime._control import control_unit
 from runtime._plugin_files import find_plugins
 from runtime._plugin_registry import PluginRegistry
 from runtime._problems import Problem, raise_any
@@ -91,16 +92,20 @@ class ProcessPilot(TreeBlock):
         )
         self._host = replace(self._host, sampler=self.sampler)
         #: One for each process.
+        self._plugins = PluginRegistry()
         companions = manifest.companions()
+        #: One for each process, and the control server's.
         self.units: list[Unit] = [
             process_unit(process, self._host, restarts_also=companions.get(process.name, ()))
             for process in manifest.processes
         ]
+        if manifest.control_server is not None:
+            find = self._plugins.control_server
+            self.units.append(control_unit(manifest.control_server, self, find))
         super().__init__(
             supervisor
             or Supervisor(self.units, stop_within_sec=manifest.stop_within_sec, keep=keep)
         )
-        self._plugins = PluginRegistry()
         for folder in (manifest.plugins, plugin_directory):
             if folder is not None:
                 self.load_plugins(folder)
@@ -114,12 +119,37 @@ class ProcessPilot(TreeBlock):
     def register_plugins(self, plugins: list[Plugin]) -> None:
         """Let the processes use what *plugins* provide; a later one's names win."""
         self._plugins.register(plugins)
+        self._equip()
+
+    def _equip(self) -> None:
         for process in self.manifest.processes:
             self._plugins.equip(process)
 
     def unknown_names(self) -> list[Problem]:
-        """Return a problem for each hook, strategy, handler or control server nobody provides."""
+        """Return a problem for each hook, strategy, handler or control server nobody provides.
+
+        Where a name is missing, plugins that installed distributions offer are looked for first.
+        """
         return self._plugins.unknown_names(self.manifest)
+
+    # --- what a control server needs --------------------------------------------------------------
+
+    @property
+    def control_params(self) -> Mapping[str, Any]:
+        """The settings that the manifest has for its control server."""
+        return self.manifest.control_params
+
+    @property
+    def base_directory(self) -> Path:
+        """Where relative paths start."""
+        return self.manifest.base_directory or Path.cwd()
+
+    @property
+    def run_directory(self) -> Path | None:
+        """The run directory of the tree; None where it has none, as in a program of one's own."""
+        return self._host.folder
+
+    # --- single functions -------------------------------------------------------------------------
 
     @staticmethod
     async def execute_lifecycle_hooks(
@@ -131,8 +161,10 @@ class ProcessPilot(TreeBlock):
     # --- the whole tree ---------------------------------------------------------------------------
 
     def check_names(self) -> None:
-        """Raise `ProblemsError` when the manifest asks for what no plugin provides."""
-        raise_any(self.unknown_names())
+        """Raise `ProblemsError` when the manifest asks for what nobody provides."""
+        has_run_directory = self._host.folder is not None
+        raise_any(self._plugins.find_problems(self.manifest, has_run_directory=has_run_directory))
+        self._equip()  # with what was found only now
 
     def _prepare(self) -> None:
         self.check_names()
@@ -195,19 +227,29 @@ class ProcessPilot(TreeBlock):
         members, here and below. Raises `UnknownUnitError`, a `ValueError`, for an unknown name, and
         `UnitFailedError` when it has ended for good instead; several failures are a group.
         """
-        await self._for_all(self._unit_names([name]), self.supervisor.start_unit)
+        await self.start_processes(name)
+
+    async def start_processes(self, process_names: list[str] | str) -> None:
+        """Start processes by name and return when all are ready; errors as in `start_process`.
+
+        With an unknown name among them nothing is started.
+        """
+        await self._for_all(self.unit_names(process_names), self.supervisor.start_unit)
 
     async def stop_process(self, name: str) -> None:
         """Stop one process and return when nothing of it is left; errors as in `start_process`."""
-        await self._for_all(self._unit_names([name]), self.supervisor.stop_unit)
+        await self.stop_processes(name)
+
+    async def stop_processes(self, process_names: list[str] | str) -> None:
+        """Stop processes by name and return when nothing of them is left; see `start_processes`."""
+        await self._for_all(self.unit_names(process_names), self.supervisor.stop_unit)
 
     async def restart_processes(self, process_names: list[str] | str) -> None:
         """Restart processes by name and return when all are ready; errors as in `start_process`.
 
         With an unknown name among them nothing is restarted.
         """
-        names = [process_names] if isinstance(process_names, str) else process_names
-        await self._for_all(self._unit_names(names), self.supervisor.restart_unit)
+        await self._for_all(self.unit_names(process_names), self.supervisor.restart_unit)
 
     def send_signal(self, name: str, signal_name: str | Signals) -> None:
         """Send a signal, such as ``"SIGHUP"``, to a process, but not to what descends from it.
@@ -231,10 +273,13 @@ class ProcessPilot(TreeBlock):
             os.kill(process.get_status().pid, signum)
             self.supervisor.note(process.name, f"was sent {signum.name}")
 
-    def _unit_names(self, names: list[str]) -> list[str]:
-        """Return the names of the units behind *names*, each once."""
+    def unit_names(self, names: Sequence[str] | str) -> list[str]:
+        """Return the names of the units behind *names*, each once: of processes, and of others.
+
+        Raises `UnknownUnitError`, a `ValueError`.
+        """
         found: dict[str, None] = {}
-        for name in names:
+        for name in [names] if isinstance(names, str) else names:
             members = self.manifest.unit_names(name)
             if not members and name not in self.supervisor.names:
                 raise UnknownUnitError(name, self.supervisor.names)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from signal import SIGKILL
 from typing import Final, NamedTuple, final
 
@@ -28,6 +29,12 @@ from runtime._roster import Roster, read_roster
 
 SWEEP_SEC: Final = 5.0
 """How long the leftovers of a former tree may take to be gone once they were killed."""
+
+TOKEN_FILE: Final = "token"  # noqa: S105 - a name
+"""The file of the token that requests have to bring along."""
+
+CONTROL_FILE: Final = "control"
+"""The file that says where the control server listens."""
 
 _LOCK_POLL_SEC: Final = 0.05  # flock cannot be waited for with a limit
 _SWEEP_POLL_SEC: Final = 0.01
@@ -196,10 +203,64 @@ def open_run_directory(
         directory = RunDirectory(folder, lock, occupant)
         try:
             directory.end_leftovers(say)
+            _forget_former(folder)
             yield directory
         finally:
+            _forget_former(folder)
             directory.note_stopping()
             directory.roster.close()
+
+
+def read_token(folder: Path) -> str:
+    """Return the token of the run directory *folder*: a secret that is made for who is first.
+
+    It lies in a file of mode 0600 for as long as the tree has the folder, and nowhere else. Raises
+    `UnusableRunDirectoryError`.
+    """
+    path = folder / TOKEN_FILE
+    try:
+        with suppress(FileExistsError):
+            if not path.exists():
+                _write_new(folder, TOKEN_FILE, token_urlsafe(), os.link)  # whoever comes second...
+        return path.read_text().strip()  # ...reads what the first one has written
+    except OSError as error:
+        raise UnusableRunDirectoryError(folder, f"{TOKEN_FILE}: {error.strerror}") from error
+
+
+def note_in_file(folder: Path, name: str, text: str) -> None:
+    """Write *text* as the one line of a file in *folder*, for us only; whole at any moment.
+
+    Raises `UnusableRunDirectoryError`.
+    """
+    try:
+        _write_new(folder, name, text, os.replace)
+    except OSError as error:
+        raise UnusableRunDirectoryError(folder, f"{name}: {error.strerror}") from error
+
+
+def forget_file(folder: Path, name: str) -> None:
+    """Remove a file in *folder*, if there is one."""
+    with suppress(OSError):
+        (folder / name).unlink()
+
+
+def _write_new(folder: Path, name: str, text: str, place: Callable[[Path, Path], None]) -> None:
+    temporary = folder / f".{name}.{token_urlsafe(6)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = os.open(temporary, flags, mode=0o600)
+    try:
+        os.fchmod(file, 0o600)  # where a umask took of that
+        os.write(file, f"{text}\n".encode())
+        place(temporary, folder / name)
+    finally:
+        os.close(file)
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _forget_former(folder: Path) -> None:
+    for name in (TOKEN_FILE, CONTROL_FILE):
+        forget_file(folder, name)
 
 
 def _make_folder(path: Path) -> Path:

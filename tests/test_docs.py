@@ -79,6 +79,7 @@ def write_files(page: str, folder: Path, free_port: Callable[[], int]) -> None:
             ports.setdefault(port, str(free_port()))
         if block.file:
             text = re.sub(r"\b87\d\d\b", lambda found: ports[found[0]], block.text)
+            (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(text)
 
 

@@ -159,3 +159,40 @@ def test_a_tcp_server_as_a_service_lets_its_clients_finish(
             assert client.recv(3) == b"two"
         services.read_until("echo is stopped")
         assert services.program.wait(LIMIT_SEC) == 0
+
+
+# --- control --------------------------------------------------------------------------------------
+
+
+def test_a_script_asks_the_tree_and_stops_it(example: Callable[..., Example]) -> None:
+    control = example("control")
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "control.py", *arguments]
+        return subprocess.run(
+            command,
+            check=False,
+            cwd=control.folder,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SEC,
+        )
+
+    with control.run("-m", "runtime", "manifest.yaml"):
+        control.read_until("tcp is ready")
+        control.read_until("api is ready")
+        first = ask().stdout.splitlines()
+        assert [line.split()[:2] for line in first] == [["db", "running"], ["api", "running"]]
+        second = ask("restart", "api").stdout.splitlines()
+        assert second[0].split()[:2] == ["api", "running"]
+        assert second[0] != first[1]
+        wrong = ask("restart", "apo")
+        assert (wrong.returncode, wrong.stderr) == (
+            1,
+            "there is no unit 'apo'; did you mean 'api'?\n",
+        )
+        stopped = ask("shutdown").stdout.splitlines()
+        assert [line.split() for line in stopped] == [["db", "stopped"], ["api", "stopped"]]
+        assert control.program.wait(LIMIT_SEC) == 0
+        text = control.stop()
+    assert "stopped: api, db, tcp" in text

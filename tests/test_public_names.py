@@ -50,6 +50,7 @@ PUBLIC = {
     },
     "runtime.exceptions": {
         *("AlreadyRunningError", "CeilingError", "DependencyCycleError", "DuplicateUnitError"),
+        *("ControlServerError", "OnTheLoopError", "TreeEndedError"),
         *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
         *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),

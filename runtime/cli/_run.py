@@ -83,6 +83,7 @@ class _Tree:
             echo=self._console.echo,
             open_files=_raise_open_files(),
             roster=directory.roster,
+            folder=directory.path,
         )
         if guard is not None and guard.subreaper:
             host = replace(host, orphans=guard.orphans)

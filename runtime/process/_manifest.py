@@ -17,7 +17,7 @@ from runtime._documents import read_document
 from runtime._groups import GroupSpec, companions, find_group_problems, units_by_name
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
-from runtime._specs import Entry, Seconds, SecondsAboveZero
+from runtime._specs import Entry, Seconds, SecondsAboveZero, UnitName
 from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
@@ -49,10 +49,16 @@ class ProcessManifest(BaseModel):
         description="The processes to run, in any order.",
         examples=[[{"name": "web", "path": "python3", "args": ["-m", "http.server"]}]],
     )
-    control_server: str | None = Field(
+    control_server: UnitName | None = Field(
         default=None,
-        description="Name of a control server that a plugin provides; unset: none.",
-        examples=["http"],
+        description="Name of a control server: `tcp`, or one that a plugin provides; unset: none.",
+        examples=["tcp"],
+    )
+    control_params: dict[str, Any] = Field(
+        default={},
+        description="What the control server is told. For `tcp`, `bind` says where it listens, as"
+        " HOST:PORT or unix:PATH; unset: at 127.0.0.1, on a free port.",
+        examples=[{"bind": "127.0.0.1:8409"}, {"bind": "unix:run/control.sock"}],
     )
     kill_timeout: Seconds = Field(
         default=5.0, description="Seconds to wait after SIGKILL before a survivor is named."
@@ -158,6 +164,7 @@ class ProcessManifest(BaseModel):
             self.set_working_directory,
             self.validate_logs,
             self.validate_liveness,
+            self.validate_control_server,
         ]
 
     def entries(self) -> Sequence[Entry]:
@@ -323,6 +330,20 @@ class ProcessManifest(BaseModel):
     def validate_liveness(self) -> Self:
         """Check what every health check is told, and that a process can be told of its watchdog."""
         raise_any(list(find_liveness_problems(self.processes, self._base())))
+        return self
+
+    def validate_control_server(self) -> Self:
+        """Check that the control server's unit has a name of its own, and its settings a reader."""
+        problems: list[Problem] = []
+        name = self.control_server
+        kinds = [each.kind for each in self.entries() if name in (each.name, each.replica_of)]
+        if name is not None and kinds:
+            words = f"there is already a {kinds[0]} {name!r}, and the control server is a unit, too"
+            problems.append(Problem(("control_server",), f"{words}; rename the {kinds[0]}"))
+        if name is None and self.control_params:
+            words = "there is no control server to read this; name one as control_server"
+            problems.append(Problem(("control_params",), words))
+        raise_any(problems)
         return self
 
 

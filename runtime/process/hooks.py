@@ -32,12 +32,16 @@ def one_at_a_time(function: Callable[..., Awaitable[T] | T]) -> Callable[..., Aw
 
 
 async def call_plugin(
-    function: Callable[..., Awaitable[T] | T], *args: object, limiter: trio.CapacityLimiter
+    function: Callable[..., Awaitable[T] | T],
+    *args: object,
+    limiter: trio.CapacityLimiter,
+    thread_name: str | None = None,
 ) -> T:
     """Call a function of a plugin and return what it returns.
 
-    A plain function runs in a worker thread, under a *limiter* of plugins' own. Cancelled, a
-    coroutine function is cancelled; a thread cannot be, and is left to itself.
+    A plain function runs in a worker thread, under a *limiter* of plugins' own, called
+    *thread_name* if that is given. Cancelled, a coroutine function is cancelled; a thread cannot
+    be, and is left to itself.
     """
     if inspect.iscoroutinefunction(function):
         return await cast("Awaitable[T]", function(*args))
@@ -45,7 +49,9 @@ async def call_plugin(
     def call() -> tuple[Any]:
         return (function(*args),)  # in a tuple, for Trio refuses what looks like a coroutine
 
-    (result,) = await trio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+    (result,) = await trio.to_thread.run_sync(
+        call, limiter=limiter, abandon_on_cancel=True, thread_name=thread_name
+    )
     if inspect.isawaitable(result):  # a plain function that returns a coroutine, as a lambda does
         result = await result
     return cast("T", result)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from secrets import token_hex
 
 import trio
@@ -37,7 +38,8 @@ class Host:
     otherwise the ancestors' other children are asked. *echo* is called with the name and the new
     lines of a process, whenever it prints some; it must not block.
 
-    *roster* is where each child is noted, for the case that nobody is left to end it.
+    *roster* is where each child is noted, for the case that nobody is left to end it. *folder* is
+    the run directory, where there is one: for the token of requests, and for addresses.
 
     *sampler* takes the statistics of the processes, where somebody runs one.
 
@@ -53,6 +55,7 @@ class Host:
     orphans: Callable[[], Sequence[int]] = _ancestors_other_children
     echo: Callable[[str, Sequence[Line]], None] | None = None
     roster: Roster | None = None
+    folder: Path | None = None
     kill_timeout: float = 5.0
     check_interval_sec: float = 0.1
     open_files: tuple[int, int] | None = None

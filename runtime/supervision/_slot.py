@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -174,3 +174,48 @@ class StartUp:
         """Say that the start is over, if it is."""
         if not self._expected:
             self.settled.set()
+
+
+# What is kept back of the time to stop for those that stop last: a tenth, at most a second.
+_MOST_KEPT_FOR_LAST_SEC = 1.0
+_SHARE_FOR_LAST = 10
+
+
+class LastOnes:
+    """The units that are stopped when all others are down, and those others, while a tree stops."""
+
+    def __init__(self) -> None:
+        self.others: set[Slot] = set()  # what is live and does not stop last
+        self.alone = trio.Event()  # a stop is under way, and none of the others is live
+        self._last: set[Slot] = set()
+
+    def begin(self, slots: Mapping[str, Slot]) -> None:
+        """Take note of what is live when the stop begins; what a last one needs is one, too."""
+        to_visit = [slot for slot in slots.values() if slot.unit.stops_last]
+        for slot in to_visit:  # grows as we go
+            if slot not in self._last:
+                self._last.add(slot)
+                to_visit += [slots[requirement.name] for requirement in slot.unit.requirements]
+        self.others = {slot for slot in slots.values() if slot.live} - self._last
+        if not self.others:
+            self.alone.set()
+
+    def lets_stop(self, slot: Slot) -> bool:
+        """Return whether none is in the way that has to be down before this one."""
+        return not self.others or slot not in self._last
+
+    def time_for(self, slot: Slot, left_sec: float) -> float:
+        """Return which part of the time that is left the stop of this one may take."""
+        if slot in self.others and any(other.live for other in self._last):
+            return left_sec - min(_MOST_KEPT_FOR_LAST_SEC, left_sec / _SHARE_FOR_LAST)
+        return left_sec
+
+    def note_down(self, slot: Slot) -> list[Slot]:
+        """Note that a unit is down; return those that may be stopped now."""
+        if slot not in self.others:
+            return []
+        self.others.remove(slot)
+        if self.others:
+            return []
+        self.alone.set()
+        return list(self._last)

@@ -6,7 +6,7 @@ waits for anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -16,7 +16,7 @@ from ._exceptions import (
     UnitNameError,
     UnknownUnitError,
 )
-from ._slot import Slot, StartUp, nearest_live
+from ._slot import LastOnes, Slot, StartUp, nearest_live
 from .budget import StopBudget
 from .events import Chronicle
 from .graph import Answer, Requirement, Stage, judge_condition, start_order
@@ -37,6 +37,7 @@ class Tree:
         self.broken_off: list[BaseException] = []  # what has to be raised when all is down
         self.start_up = StartUp()
         self.stop_asked = trio.Event()
+        self.last_ones = LastOnes()
 
     def slot(self, name: str) -> Slot:
         """Return what is known of a unit; `UnknownUnitError` when there is none."""
@@ -78,6 +79,7 @@ class Tree:
         """Forget how the run before went."""
         self.stopping, self.ended_by, self.broken_off = None, None, []
         self.start_up, self.stop_asked = StartUp(), trio.Event()
+        self.last_ones = LastOnes()
         for slot in self.slots.values():
             slot.over, slot.history, slot.cause = None, RestartHistory(), None
             slot.generations_before = slot.generation
@@ -174,7 +176,12 @@ class Tree:
     def send_due_stops(self, slots: Iterable[Slot]) -> None:
         """Cancel those whose stop is due, and of whose dependents none is still to be stopped."""
         for slot in slots:
-            if slot.live and slot.stop_due and not slot.stop_sent:
+            if (
+                slot.live
+                and slot.stop_due
+                and not slot.stop_sent
+                and self.last_ones.lets_stop(slot)
+            ):
                 above = nearest_live(slot.dependents, lambda other: other.dependents)
                 if any(other.stop_due for other in above):
                     continue
@@ -183,7 +190,8 @@ class Tree:
     def _send_stop(self, slot: Slot) -> None:
         slot.stop_sent = True
         if slot.budget is not None:
-            slot.budget.begin(self.stop_within_sec)
+            within_sec = self.last_ones.time_for(slot, self.budget.left_sec)
+            slot.budget.begin(min(self.stop_within_sec, within_sec))
         stages = slot.unit.lifecycle.stages
         if stages.stopping in slot.unit.lifecycle.table.successors(slot.unit.lifecycle.state):
             self.move(slot, stages.stopping, self.chronicle.words(slot.cause) or "told to stop")
@@ -194,15 +202,25 @@ class Tree:
     def ask_stop(self, reason: str, cause: int | None, within_sec: float | None) -> None:
         """Want nothing any more; again, to make the time for it shorter."""
         self.budget.begin(self.stop_within_sec if within_sec is None else within_sec)
-        if self.stopping is not None:
-            return
+        if self.stopping is None:
+            self._begin_stop(reason, cause)
+        self._tighten_others(StopBudget.begin)
+
+    def _begin_stop(self, reason: str, cause: int | None) -> None:
         self.stopping = reason
+        self.last_ones.begin(self.slots)
         number = self.chronicle.asked("", f"stop: {reason}", cause=cause)
         for slot in self.slots.values():
             self.want_stop(slot, number)
         self.send_due_stops(self.slots.values())
         self.stop_asked.set()
         self.start_up.settled.set()
+
+    def _tighten_others(self, tighten: Callable[[StopBudget, float], None]) -> None:
+        """Leave some of the time that there is to those that stop last."""
+        for slot in self.last_ones.others:
+            if slot.budget is not None and slot.stop_sent:
+                tighten(slot.budget, self.last_ones.time_for(slot, self.budget.left_sec))
 
     def break_off(self, slot: Slot, error: BaseException) -> None:
         """Stop everything because of what one unit has raised and nobody may catch."""
@@ -212,10 +230,11 @@ class Tree:
         self.after_end(slot)
 
     def force(self, within_sec: float) -> None:
-        """End all politeness, and cancel what is live in no order."""
+        """End all politeness, and cancel what is live in no order, except what stops last."""
         self.budget.force(within_sec)
+        self._tighten_others(StopBudget.force)
         for slot in self.slots.values():
-            if slot.live and not slot.stop_sent:
+            if slot.live and not slot.stop_sent and self.last_ones.lets_stop(slot):
                 self._send_stop(slot)
 
     def after_end(self, slot: Slot) -> None:
@@ -224,6 +243,7 @@ class Tree:
             if slot in other.down_first and other.nudge is not None:
                 other.nudge.set()
         self.send_due_stops(nearest_live(self._needed(slot), self._needed))
+        self.send_due_stops(self.last_ones.note_down(slot))
         self.start_up.note(slot)
         self.consider_end()
 

@@ -310,6 +310,13 @@ class Supervisor:
         """Return once the whole tree has been told to stop, for whatever reason."""
         await self._tree.stop_asked.wait()
 
+    async def wait_last_ones(self) -> None:
+        """Return once, of a tree that stops, none is live but units that are stopped last.
+
+        What these wait for is this: the end of the tree would wait for them.
+        """
+        await self._tree.last_ones.alone.wait()
+
     async def wait_ended(self) -> None:
         """Return once `run` is over; cancelled, nothing happens to the tree."""
         await self._ended.wait()

@@ -222,7 +222,9 @@ class Unit:
     stops the whole supervisor. *restart_dependents* restarts what depends on it whenever it ends
     unasked or is restarted; *restarts_also* names others that are restarted with it, but not when
     it ends for good. A tree whose *keeps_alive* units have all ended for good is over; one without
-    *autostart* counts only once it was wanted. *inner* is the supervisor whose ``run`` is the body.
+    *autostart* counts only once it was wanted. One that *stops_last*, and what it needs, is stopped
+    with its tree only when all others are down, for which some of the time to stop is kept back;
+    nor is it forced before. *inner* is the supervisor whose ``run`` is the body.
     """
 
     name: str
@@ -236,5 +238,6 @@ class Unit:
     restart_dependents: bool = False
     restarts_also: tuple[str, ...] = ()
     keeps_alive: bool = True
+    stops_last: bool = False
     autostart: bool = True
     inner: InnerUnits | None = None

@@ -69,6 +69,12 @@ def plugins(code: str, *lines: str, fields: str = "") -> Bad:
     return Bad(text, lines, others={"p.py": f"from runtime import Plugin\n{code}"})
 
 
+def control(settings: str, line: str) -> Bad:
+    """Return a manifest whose bundled control server has these *settings*."""
+    text = f"{GOOD}control_server: tcp\ncontrol_params: {{{settings}}}\n"
+    return Bad(text, (f"4: control_params.{line}",))
+
+
 def services(fields: str, line: str) -> Bad:
     """Return a manifest with *fields* of a service; the key path in *line* begins inside of it."""
     text = f"{GOOD}services:\n- {{{fields}}}\n"
@@ -123,6 +129,7 @@ class P(Plugin):
 """
 
 ALL = "strategy: one_for_all"
+IDLE = "runtime.service.plain:idle"
 NUMBER = "input should be a valid number, unable to parse string as a number"
 FROM_ZERO = "input should be greater than or equal to 0"
 ARGS = 'path: sh, args: ["${NEVER_SET_ANYWHERE}"]'
@@ -794,6 +801,67 @@ BAD: dict[str, Bad] = {
         others={"p.py": f"from runtime import Plugin\n{HOOKS}"},
     ),
     "no plugin at all": top("control_server: http", "control_server: no plugin provides 'http'"),
+    "unknown names beside all that is wrong": entry(
+        "tiemout: 5, lifecycle_hooks: [none], ready_strategy: [x]",
+        "3: processes.bad.lifecycle_hooks.0: no plugin provides 'none'",
+        "3: processes.bad.ready_strategy: input should be a valid string",
+        "3: processes.bad.tiemout: unknown key; did you mean 'timeout'?",
+        "4: control_server: no plugin provides 'tpc'; did you mean 'tcp'?",
+        rest="control_server: tpc\n",
+    ),
+    # The control server.
+    "control server by the name of a process": Bad(
+        f"{GOOD}- {{name: tcp, path: sh}}\ncontrol_server: tcp\n",
+        ("4: control_server: there is already a process 'tcp', …, too; rename the process",),
+    ),
+    "control server by the name of a service": Bad(
+        f"{GOOD}control_server: tcp\nservices: [{{name: tcp, class: '{IDLE}'}}]\n",
+        ("3: control_server: there is already a service 'tcp', …; rename the service",),
+    ),
+    "control server whose name is a path": top(
+        "control_server: a/b", "control_server: string should match pattern …"
+    ),
+    "control server without a name": top(
+        'control_server: ""', "control_server: string should have at least 1 character"
+    ),
+    "control settings of nobody": top(
+        "control_params: {bind: x}",
+        "control_params: there is no control server to read this; name one as control_server",
+    ),
+    "control server that is none, with settings": entry(
+        "tiemout: 5",
+        "3: processes.bad.tiemout: unknown key; did you mean 'timeout'?",
+        "4: control_server: input should be a valid string",
+        rest="control_server: [tcp]\ncontrol_params: {bind: x}\n",
+    ),
+    "control settings that are none": top(
+        "control_params: 5", "control_params: input should be a valid dictionary"
+    ),
+    "control settings with an unknown key": control(
+        "bnd: 1", "bnd: unknown key; did you mean 'bind'?"
+    ),
+    "control address that is a number": control(
+        "bind: 8409", "bind: must be text such as 127.0.0.1:8409, or unix:run/control.sock"
+    ),
+    "control address without a host": control(
+        'bind: ":8409"', "bind: must be HOST:PORT, or unix:PATH"
+    ),
+    "control address without a port": control(
+        "bind: localhost", "bind: must be HOST:PORT, or unix:PATH"
+    ),
+    "control address with too high a port": control(
+        "bind: localhost:65536",
+        "bind: has no port from 0 to 65535 at its end; 0 takes a free one",
+    ),
+    "control address of IPv6 without brackets": control(
+        'bind: "::1:80"', "bind: has an IPv6 address, which needs brackets: [::1]:8409"
+    ),
+    "control socket without a path": control(
+        'bind: "unix:"', "bind: must name a file behind unix:"
+    ),
+    "control socket with too long a path": control(
+        f"bind: unix:{'x' * 108}", "bind: is too long for a socket: … bytes, and not 107 at most"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,10 @@ from runtime.run_directory import (
     RunDirectoryError,
     UnusableRunDirectoryError,
     default_run_directory,
+    forget_file,
+    note_in_file,
     open_run_directory,
+    read_token,
 )
 
 if TYPE_CHECKING:
@@ -374,3 +378,64 @@ def test_an_error_survives_a_trip(error: RunDirectoryError) -> None:
     assert type(again) is type(error)
     assert vars(again) == vars(error)
     assert str(again) == str(error)
+
+
+# What else is there for the time that a tree runs.
+
+
+def test_the_token_is_made_once_for_who_is_first_and_is_ours_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with open_run_directory(tmp_path / "run") as directory:
+            assert not (directory.path / "token").exists()
+            token = read_token(directory.path)
+            assert read_token(directory.path) == token
+            assert len(token) >= 40
+            assert (directory.path / "token").stat().st_mode & 0o777 == 0o600
+            assert (directory.path / "token").read_text() == f"{token}\n"
+            assert {each.name for each in directory.path.iterdir()} == {"lock", "token"}
+    finally:
+        os.umask(before)
+
+
+def test_several_who_are_first_get_the_same_token(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        tokens = list(pool.map(lambda _: read_token(tmp_path), range(8)))
+    assert len(set(tokens)) == 1
+    assert tokens[0]
+    assert [each.name for each in tmp_path.iterdir()] == ["token"]
+
+
+def test_each_tree_has_a_token_of_its_own_and_takes_it_along(tmp_path: Path) -> None:
+    tokens = set()
+    for _ in range(2):
+        with open_run_directory(tmp_path / "run") as directory:
+            tokens.add(read_token(directory.path))
+            note_in_file(directory.path, "control", "unix:/x")
+        assert not (directory.path / "token").exists()
+        assert not (directory.path / "control").exists()
+        for name in ("token", "control"):  # as they are left by a tree that was killed
+            (directory.path / name).write_text("former")
+    assert len(tokens) == 2
+    assert "former" not in tokens
+    with open_run_directory(tmp_path / "run") as directory:
+        assert not (directory.path / "control").exists()
+
+
+def test_an_address_is_replaced_as_a_whole_and_forgotten(tmp_path: Path) -> None:
+    for text in ("127.0.0.1:1", "127.0.0.1:2"):
+        note_in_file(tmp_path, "control", text)
+        assert (tmp_path / "control").read_text() == f"{text}\n"
+    assert (tmp_path / "control").stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["control"]
+    for _ in range(2):
+        forget_file(tmp_path, "control")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with pytest.raises(UnusableRunDirectoryError, match="token: No such file or directory"):
+        read_token(gone)
+    with pytest.raises(UnusableRunDirectoryError, match="control: No such file or directory"):
+        note_in_file(gone, "control", "x")

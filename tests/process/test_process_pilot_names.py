@@ -139,6 +139,7 @@ OWN_FIELDS: Mapping[type[BaseModel], Mapping[str, object]] = {
         "ceilings": None,
     },
     ProcessManifest: {
+        "control_params": {},
         "stop_within_sec": 30.0,
         "run_directory": None,
         "env_file": None,
