@@ -155,7 +155,7 @@ READINESS = [
     ("log", 'pattern: ""', ".pattern: string should have at least 1 character"),
     ("log", 'pattern: "a["', ".pattern: is no regular expression: unterminated character …"),
     ("log", 'pattern: "a{99999999999}"', ".pattern: is no regular expression: the repetition …"),
-    ("log", f"pattern: {'(' * 999}", ".pattern: is no regular expression: …"),
+    ("log", f"pattern: {'(' * 999}", ".pattern: is no regular expression: it is nested too deeply"),
     ("log", f"pattern: {'x' * 1001}", ".pattern: string should have at most 1000 characters"),
     ("exec", "", ".command: is missing; the exec strategy needs it"),
     ("exec", "command: []", ".command: list should have at least 1 item after validation, not 0"),

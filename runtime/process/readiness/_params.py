@@ -61,7 +61,9 @@ def _expression(pattern: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what may mean something else one day
             re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError("is no regular expression: it is nested too deeply") from None
+    except (re.error, OverflowError) as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return pattern
 
