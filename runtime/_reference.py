@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from runtime._schema import manifest_schema
-from runtime.process.readiness import REQUIRED_PARAMS
+from runtime.process.readiness import STRATEGIES
 
 #: What writes the page again.
 COMMAND = "python -m runtime schema --format markdown --output docs/manifest-reference.md"
@@ -251,8 +251,8 @@ def _either(words: Sequence[str], last: str = "or") -> str:
 
 def _tell_readiness() -> str:
     rows = [
-        _row(f"`{name}`", ", ".join(f"`{each}`" for each in needs) or "nothing")
-        for name, needs in REQUIRED_PARAMS.items()
+        _row(f"`{name}`", ", ".join(f"`{each}`" for each in strategy.params.model_fields))
+        for name, strategy in STRATEGIES.items()
     ]
-    head = "## Readiness parameters\n\nWhat `ready_params` needs, by `ready_strategy`.\n"
-    return "\n".join([head, "| `ready_strategy` | needs |\n|---|---|", *rows]) + "\n"
+    head = "## Readiness parameters\n\nWhat `ready_params` may say, by `ready_strategy`; see [readiness](readiness.md).\n"
+    return "\n".join([head, "| `ready_strategy` | parameters |\n|---|---|", *rows]) + "\n"

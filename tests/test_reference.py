@@ -138,8 +138,8 @@ def test_links_within_the_page_lead_to_its_headings() -> None:
     assert len(linked) >= len(BLOCKS)
 
 
-def test_every_readiness_strategy_is_told_with_what_it_needs() -> None:
+def test_every_readiness_strategy_is_told_with_its_parameters() -> None:
     told = TEXT.partition("## Readiness parameters")[2]
     for name, strategy in STRATEGIES.items():
         (line,) = (line for line in told.splitlines() if line.startswith(f"| `{name}` |"))
-        assert all(f"`{need}`" in line for need in strategy.needs)
+        assert all(f"`{each}`" in line for each in strategy.params.model_fields)
