@@ -254,5 +254,6 @@ def _tell_readiness() -> str:
         _row(f"`{name}`", ", ".join(f"`{each}`" for each in strategy.params.model_fields))
         for name, strategy in STRATEGIES.items()
     ]
-    head = "## Readiness parameters\n\nWhat `ready_params` may say, by `ready_strategy`; see [readiness](readiness.md).\n"
+    about = "What `ready_params` may say, by `ready_strategy`; see [readiness](readiness.md)."
+    head = f"## Readiness parameters\n\n{about}\n"
     return "\n".join([head, "| `ready_strategy` | parameters |\n|---|---|", *rows]) + "\n"
