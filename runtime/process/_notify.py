@@ -61,15 +61,19 @@ def parse_notice(datagram: bytes) -> Iterator[tuple[str, str]]:
 class Notices:
     """What one generation of a process has told so far."""
 
+    ready: trio.Event
+    stopping: trio.Event
+    gave_up: trio.Event  #: it has asked to be ended as if its watchdog had expired
+    alive_at: float  #: its last sign of life, on Trio's clock
+    status_text: str
+    #: What EXTEND_TIMEOUT_USEC puts off: the wait for it to be ready, or to be over.
+    patience: trio.CancelScope | None
+    extended: bool
+
     def __init__(self, on_status: Callable[[str], object] = lambda _: None) -> None:
-        self.ready = trio.Event()
-        self.stopping = trio.Event()
-        self.gave_up = trio.Event()  #: it has asked to be ended as if its watchdog had barked
-        self.alive_at = 0.0  #: its last sign of life, on Trio's clock
-        self.status_text = ""
-        #: What EXTEND_TIMEOUT_USEC puts off: the wait for it to be ready, or to be over.
-        self.patience: trio.CancelScope | None = None
-        self.extended = False
+        self.ready, self.stopping, self.gave_up = trio.Event(), trio.Event(), trio.Event()
+        self.alive_at, self.status_text = 0.0, ""
+        self.patience, self.extended = None, False
         self._on_status = on_status
 
     def take(self, datagram: bytes) -> None:
