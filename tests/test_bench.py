@@ -126,11 +126,7 @@ async def test_the_runtime_and_the_limit_are_measured_in_the_same_program() -> N
         done = await trio.run_process(
             [sys.executable, "-m", "bench.limits", "1"], cwd=ROOT, capture_stdout=True
         )
-<<<<<<< HEAD
-    assert done.stdout.count(b'"what"') == 6
-=======
-    assert done.stdout.count(b'"what"') == 9
->>>>>>> a79c6f8 (The bench has four measurements more against a limit)
+    assert done.stdout.count(b'"what"') == 10
 
 
 def test_the_table_says_why_there_is_no_figure_and_never_makes_one_up() -> None:

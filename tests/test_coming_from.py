@@ -88,8 +88,9 @@ def names_of_theirs(pair: Pair) -> list[str]:
 
 def make_world(folder: Path, on_path: Path, manifest: Mapping[str, Any]) -> None:
     """Make what a manifest names and the page does not show: programs, and a service's module."""
-    for process in manifest.get("processes", ()):
-        name = process.get("path", "sh")
+    processes = manifest.get("processes", ())
+    checks = [each.get("ready_params", {}).get("command", ["sh"]) for each in processes]
+    for name in {each.get("path", "sh") for each in processes} | {check[0] for check in checks}:
         program = folder / name if "/" in name else on_path / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")

@@ -125,7 +125,9 @@ class Child:
         self, command: Command, plan: StopPlan, unit: UnitHandle, limit_sec: float
     ) -> str:
         """Run *command*; return what was wrong with it, the signal being sent then."""
-        output = Output(plan.output.add if plan.output is not None else None)
+        output = Output()
+        if plan.output is not None:
+            output.listeners["process"] = plan.output.add
         failure = ""
         self._asking = command.argv[0]
         try:
