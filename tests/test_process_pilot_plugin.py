@@ -171,7 +171,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     manifest = {
         "plugins": "plugins",
         "control_server": "remote",
-        "processes": [{"name": "db", **entry}, {"name": "api", "dependencies": ["db"], **entry}],
+        "processes": [
+            {"name": "db", **entry},
+            {"name": "api", "dependencies": ["db"], **entry},
+            {"name": "other", "path": "sleep", "args": ["60"]},
+        ],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setenv("REMOTE_PORT", str(tmp_path / "port"))
@@ -204,7 +208,7 @@ async def test_hooks_strategy_and_control_server_do_what_they_did(folder: Path) 
         async with ProcessPilot(manifest) as pilot:
             first = pilot.get_running_process("api").pid
             said = await talk(folder, "names", "status api", "restart api", "restart none")
-            assert said[:3] == ["db api", "True running", "True running"]
+            assert said[:3] == ["db other api", "True running", "True running"]
             assert said[3] == "error: there is no unit 'none'"
             second = pilot.get_running_process("api").pid
             assert second not in (0, first)
@@ -228,6 +232,22 @@ async def test_hooks_strategy_and_control_server_do_what_they_did(folder: Path) 
     ends = [what for kind, _, what in calls if kind == "on_shutdown"]
     assert ends == [-signal.SIGTERM] * 4
     assert calls[-1] == ("server", "stopped", 0)
+
+
+async def test_its_statistics_handler_is_told_of_those_that_name_it(folder: Path) -> None:
+    manifest = ProcessManifest.from_json(folder / "manifest.json")
+    with trio.fail_after(LIMIT_SEC):
+        async with ProcessPilot(manifest, process_poll_interval=0.02) as pilot:
+            collected = module().COLLECTED
+            with pilot.sampler.watch() as passes:
+                while ["db", "api"] not in collected:
+                    await anext(passes)
+            await pilot.stop_process("api")
+            del collected[:]
+            with pilot.sampler.watch() as passes:
+                while ["db"] not in collected:
+                    await anext(passes)
+    assert all(set(names) <= {"db", "api"} for names in collected)
 
 
 async def test_its_control_server_can_stop_everything(folder: Path) -> None:
@@ -258,4 +278,6 @@ def test_on_the_command_line_it_works_as_well(folder: Path, tmp_path: Path) -> N
         said += program.stderr.read()
         assert program.wait(LIMIT_SEC) == 0
     assert said.count("api is ready") == 2
-    assert said.index("stopped: api, db, remote") > 0
+    stopped = said.partition("stopped: ")[2].partition(" (")[0].split(", ")
+    assert stopped.index("api") < stopped.index("db")
+    assert stopped[-1] == "remote"
