@@ -102,6 +102,11 @@ class PluginRegistry:
             return bundled
         return self._offered.control_servers[name]
 
+    @property
+    def has_offers(self) -> bool:
+        """Whether a name was missing, so that what distributions offer was taken as well."""
+        return self._broken_offers is not None
+
     def find_problems(
         self, manifest: ProcessManifest, *, has_run_directory: bool = True
     ) -> list[Problem]:

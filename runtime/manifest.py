@@ -263,17 +263,29 @@ def _in_file(location: Location, data: object, origins: Sequence[int]) -> Iterat
     for depth, step in enumerate(location):
         known = step
         if isinstance(here, list):
-            if isinstance(step, Named):
+            is_process = depth == 1 and location[0] == "processes"
+            if isinstance(step, Named) and is_process:
                 known = step.place
             elif isinstance(step, str):
-                names = [each if isinstance(each, str) else _look(each, "name") for each in here]
-                known = names.index(step) if step in names else step
-            is_process = depth == 1 and location[0] == "processes"
+                known = _index(step, here)
             if is_process and not isinstance(known, str) and known < len(origins):
                 known = origins[known]
         known = _spelled(known, here)
         yield known
         here = _look(here, known)
+
+
+def _index(name: str, entries: list[Any]) -> int | str:
+    """Return where the entry *name* stands, or *name* itself where none has it.
+
+    Where it was found is not always where it stands: what cannot be read is left out before.
+    """
+    names = [each if isinstance(each, str) else _look(each, "name") for each in entries]
+    if isinstance(name, Named) and (name.place >= len(names) or names[name.place] != name):
+        return names.index(name) if name in names else name.place
+    if isinstance(name, Named):
+        return name.place
+    return names.index(name) if name in names else name
 
 
 def _dotted(location: Location, data: object) -> str:

@@ -164,7 +164,8 @@ class ProcessPilot(TreeBlock):
         """Raise `ProblemsError` when the manifest asks for what nobody provides."""
         has_run_directory = self._host.folder is not None
         raise_any(self._plugins.find_problems(self.manifest, has_run_directory=has_run_directory))
-        self._equip()  # with what was found only now
+        if self._plugins.has_offers:
+            self._equip()  # with what was found only now
 
     def _prepare(self) -> None:
         self.check_names()

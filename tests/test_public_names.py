@@ -44,7 +44,15 @@ PUBLIC = {
     "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
     "runtime.supervision": {
         "HealthPolicy",
-        *("Condition", "EventKind", "Journal", "Lifecycle", "Requirement", "RestartPolicy"),
+        *(
+            "Condition",
+            "EventKind",
+            "GroupStrategy",
+            "Journal",
+            "Lifecycle",
+            "Requirement",
+            "RestartPolicy",
+        ),
         *("RestartWhen", "Stage", "Stages", "StopBudget", "Supervisor", "TransitionTable"),
         *("Unit", "UnitEvent", "UnitHandle", "UnitState", "UnitStatus", "current_unit"),
     },

@@ -77,6 +77,7 @@ NEVER_READY = {
     "ready_params": {"port": 1},
     "ready_timeout_sec": 0.1,
 }
+UNREADY = "not ready within N s by its tcp check (the limit is ready_timeout_sec)"
 ENDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "failed": ("exit 7", {}, ["exited with 7 after N s"]),
     "done": ("exit 0", {}, ["completed after N s"]),
@@ -85,7 +86,7 @@ ENDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "unready": (
         "exec sleep 1000",
         NEVER_READY,
-        ["not ready within N s by its tcp check (the limit is ready_timeout_sec)"],
+        [f"{UNREADY}: nothing accepts a connection at localhost:1"],
     ),
     "again": (
         "exit 3",

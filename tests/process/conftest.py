@@ -32,7 +32,7 @@ from runtime.supervision.events import EventKind
 from runtime.supervision.unit import UnitHandle
 
 #: Long enough for any machine: who comes to its end has found a fault.
-LIMIT_SEC = 30.0
+LIMIT_SEC = 90.0
 #: The variable that everything a test starts inherits.
 MARK = "RUNTIME_TEST"
 #: What shortens the start of an interpreter.

@@ -20,12 +20,13 @@ from runtime.supervision.graph import Stage
 ALL = {"file": FileReadyPlugin, "tcp": TCPReadyPlugin, "pipe": PipeReadyPlugin}
 
 
-def a_process(folder: Path, strategy: str, **params: object) -> Process:
+def a_process(folder: Path, strategy: str, port: int) -> Process:
+    there = {"path": str(folder / "ready")}
     return Process(
         name="p",
         path=Path("/bin/true"),
         ready_strategy=strategy,
-        ready_params={"path": str(folder / "ready"), **params},
+        ready_params={"port": port, "host": "127.0.0.1"} if strategy == "tcp" else there,
         ready_timeout_sec=0.2,
     )
 
@@ -43,7 +44,7 @@ async def test_what_it_provides_says_whether_a_process_is_ready(tmp_path: Path, 
     strategy: Any = ALL[name]().get_ready_strategies()[name]
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
-        process = a_process(tmp_path, name, port=server.getsockname()[1], host="127.0.0.1")
+        process = a_process(tmp_path, name, server.getsockname()[1])
         if name == "pipe":
             os.mkfifo(tmp_path / "ready")
         assert await strategy(process, 0.01) is False

@@ -451,8 +451,10 @@ async def test_handlers_of_a_plugin_get_what_real_processes_use(
         stats = {each.name: each for each in pilot.get_stats()}
         assert handlers.times("blocks") == 1
         handlers.stuck.set()
-    assert {tuple(names) for names, _ in handlers.calls["plain"][1:]} == {("a", "b")}
-    assert {tuple(names) for names, _ in handlers.calls["waits"][1:]} == {("a", "b")}
+    for name in ("plain", "waits"):  # at the start and at the end one of them may run alone
+        told_of = {tuple(names) for names, _ in handlers.calls[name]}
+        assert ("a", "b") in told_of
+        assert told_of <= {("a",), ("a", "b"), ("b",)}
     assert {tuple(names) for names, _ in handlers.calls["fails"]} == {("a",)}
     main = threading.current_thread().name
     assert main not in {thread for _, thread in handlers.calls["plain"]}
