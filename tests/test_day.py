@@ -171,4 +171,4 @@ def test_a_day_is_exact(record_property: Callable[..., None]) -> None:
         # What is due when the day ends may still be there, or not.
         within = [moment for moment in found[entry.name] if moment < DAY_SEC]
         assert within == pytest.approx(expected, abs=1e-6), entry.name
-        assert len(expected) > 20
+        assert len(expected) > 10
