@@ -5,6 +5,7 @@ pyproject.toml, so a fresh clone needs Python 3.11, pip, and nothing else.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -42,6 +43,14 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     # A part of the tests covers a part of the code: there the report is for information.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session
+def picture(session: nox.Session) -> None:
+    """Take the picture of the status page in the docs anew; takes Chromium."""
+    install_group(session, "test")
+    session.run("pytest", "-q", "tests/runtime_http/test_page.py", "-k", "picture")
+    shutil.copy(ROOT / ".pictures" / "page.png", ROOT / "docs" / "images" / "page.png")
 
 
 @nox.session

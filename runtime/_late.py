@@ -21,6 +21,11 @@ def inotify() -> ModuleType:
     return importlib.import_module("inotify_simple")
 
 
+def http_server() -> ModuleType:
+    """Return ``runtime_http.server``, which loads Quart and Hypercorn."""
+    return importlib.import_module("runtime_http.server")
+
+
 def logging_config() -> ModuleType:
     """Return ``logging.config``, for who configures logging."""
     return importlib.import_module("logging.config")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
@@ -30,6 +30,8 @@ from runtime.supervision.unit import Unit
 
 S = TypeVar("S", bound=Service)
 _NOT_RESTARTED = RestartPolicy()
+#: Shows an application to the world outside, as a unit of the same tree: an HTTP server, say.
+Face = Callable[["Application"], Unit]
 
 
 class Application(TreeBlock):
@@ -40,7 +42,8 @@ class Application(TreeBlock):
     until everything in it has ended; it can be given to ``nursery.start``.
 
     *config* is a manifest; without one there is just what is registered. *version* is what the
-    status shows where the manifest has none. *units* are run in the same tree. *host* says where
+    status shows where the manifest has none. *units* are run in the same tree, and so is what the
+    *faces* make of the application. *host* says where
     processes run. With *keep* the tree goes on when everything has ended.
     """
 
@@ -51,6 +54,7 @@ class Application(TreeBlock):
         version: str = "0",
         plugin_directory: Path | None = None,
         units: Iterable[Unit] = (),
+        faces: Iterable[Face] = (),
         host: Host | None = None,
         keep: bool = False,
     ) -> None:
@@ -73,6 +77,7 @@ class Application(TreeBlock):
             new += self.pilot.units
             new += self._make_services(config)
         self.supervisor.add(*new)
+        self.supervisor.add(*(face(self) for face in faces))
         for service in self._services.values():
             service.attach(self.supervisor)
 
@@ -255,11 +260,16 @@ class Application(TreeBlock):
         return ServiceState.RUNNING if supervisor.settled else ServiceState.STARTING
 
     @property
+    def version(self) -> str:
+        """The version that its manifest gives, else its own."""
+        version = None if self.config is None else self.config.version
+        return version or self._version
+
+    @property
     def status(self) -> ApplicationStatus:
         """How the application stands, with all its services."""
-        version = None if self.config is None else self.config.version
         return ApplicationStatus(
-            version=version or self._version,
+            version=self.version,
             state=self.state,
             services={name: service.status for name, service in self._services.items()},
         )

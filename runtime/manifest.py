@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime._documents import Document, DocumentError, read_document
+from runtime._http_spec import HttpEntry, HttpSpec
+from runtime._listening import parse_bind
 from runtime._model_errors import explain, place_in
 from runtime._problems import Location, Named, Problem, raise_any
 from runtime._specs import Entry
@@ -56,6 +58,12 @@ class Manifest(ProcessManifest):
         description="The services to run, in any order, in the same tree as the processes.",
         examples=[[{"name": "cache", "class": "shop.services:CacheService"}]],
     )
+    http: HttpEntry = Field(
+        default=HttpSpec(),
+        description="Where HTTP is served: HOST:PORT, unix:PATH, {bind: …, hosts: …}, or off;"
+        " unset: at 127.0.0.1:8410, or at the next port that is free.",
+        examples=[{"bind": "127.0.0.1:8410"}, "unix:run/http.sock", False],
+    )
     version: str | None = Field(
         default=None,
         description="The version of what it runs, for the status; unset: none.",
@@ -65,7 +73,8 @@ class Manifest(ProcessManifest):
     def _steps(self) -> Sequence[Callable[[], Self]]:
         for place, entry in enumerate(self.services):
             entry.note_place(place)
-        return [self.validate_units, *super()._steps(), self.resolve_services]
+        steps = [self.validate_units, *super()._steps(), self.resolve_services]
+        return [*steps, self.validate_http]
 
     def entries(self) -> Sequence[Entry]:
         """Return the entries of all kinds."""
@@ -85,6 +94,15 @@ class Manifest(ProcessManifest):
         """Import the classes of all services, and check that each can be made and configured."""
         folder = self.base_directory or Path.cwd()
         raise_any([p for entry in self.services for p in entry.find_problems(folder)])
+        return self
+
+    def validate_http(self) -> Self:
+        """Check that a socket at the path that `http` names can be."""
+        if self.http is not None and self.http.bind is not None:
+            try:
+                parse_bind(self.http.bind, (self.base_directory or Path.cwd()).absolute())
+            except ValueError as error:
+                raise_any([Problem(("http",), str(error))])
         return self
 
 

@@ -36,6 +36,9 @@ TOKEN_FILE: Final = "token"  # noqa: S105 - a name
 CONTROL_FILE: Final = "control"
 """The file that says where the control server listens."""
 
+HTTP_FILE: Final = "http"
+"""The file that says where HTTP is served: ``http://HOST:PORT``, or ``unix:PATH``."""
+
 _LOCK_POLL_SEC: Final = 0.05  # flock cannot be waited for with a limit
 _SWEEP_POLL_SEC: Final = 0.01
 
@@ -211,6 +214,21 @@ def open_run_directory(
             directory.roster.close()
 
 
+def is_taken(folder: Path) -> bool:
+    """Return whether a tree has the run directory *folder*, or is being cleaned up after there."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def read_token(folder: Path) -> str:
     """Return the token of the run directory *folder*: a secret that is made for who is first.
 
@@ -259,7 +277,7 @@ def _write_new(folder: Path, name: str, text: str, place: Callable[[Path, Path],
 
 
 def _forget_former(folder: Path) -> None:
-    for name in (TOKEN_FILE, CONTROL_FILE):
+    for name in (TOKEN_FILE, CONTROL_FILE, HTTP_FILE):
         forget_file(folder, name)
 
 

@@ -5,12 +5,14 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
+from click.shell_completion import get_completion_class
 
 from runtime import _late
 from runtime.guard import open_guard
@@ -18,6 +20,10 @@ from runtime.guard import open_guard
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _FLAGS = ("-h", "--help", "--version")
 _PATH = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+#: The console script, and the variable by which a shell asks it for completions.
+_PROGRAM, _COMPLETE_VARIABLE = "trio-runtime", "_TRIO_RUNTIME_COMPLETE"
+_Command = TypeVar("_Command", bound=Callable[..., object])
 _output_option = click.option(
     "-o",
     "--output",
@@ -33,6 +39,9 @@ class _Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in _FLAGS:
             args = ["run", *args]
+        elif args and not ctx.resilient_parsing and Path(args[0]).is_file():
+            words = f"{args[0]} is taken for the command; the file: python -m runtime run {args[0]}"
+            click.echo(words, err=True)
         return super().parse_args(ctx, args)
 
 
@@ -50,7 +59,8 @@ def cli() -> None:
       python -m runtime manifest.yaml
       python -m runtime check manifest.yaml
       python -m runtime graph manifest.yaml --output graph.svg
-      python -m runtime schema --output manifest.schema.json
+      python -m runtime status
+      python -m runtime restart -f manifest.yaml api
     """  # noqa: D301 - click reads the backspace
 
 
@@ -59,11 +69,26 @@ def cli() -> None:
 @click.option("--keep", is_flag=True, help="Go on when all processes have ended.")
 @click.option(
     "--run-directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_FOLDER,
     help="Folder of the lock; default: one for this manifest, in the user's own run folder.",
 )
+@click.option(
+    "--http",
+    metavar="ADDRESS",
+    help="Serve HTTP there, HOST:PORT or unix:PATH; default: what the manifest says,"
+    " else 127.0.0.1:8410 or the next port that is free.",
+)
+@click.option("--no-http", is_flag=True, help="Serve no HTTP.")
 @click.option("--no-guard", is_flag=True, help="Run without the guard that outlives a kill -9.")
-def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: bool) -> None:
+def run(
+    manifest: Path,
+    run_directory: Path | None,
+    http: str | None,
+    *,
+    keep: bool,
+    no_http: bool,
+    no_guard: bool,
+) -> None:
     """Start everything in MANIFEST, and stop it in order at Ctrl-C or SIGTERM.
 
     The exit status is 0 when it was asked to stop and when everything has completed well, 2 when
@@ -75,6 +100,8 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
       python -m runtime manifest.yaml
       python -m runtime run --keep examples/quickstart/manifest.yaml
     """  # noqa: D301 - click reads the backspace
+    if http is not None and no_http:
+        raise click.UsageError("--http and --no-http exclude each other")
     guard = None if no_guard else open_guard()
     # Until the tree listens itself, there is nothing to stop: a signal just ends this process.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -82,7 +109,8 @@ def run(manifest: Path, run_directory: Path | None, *, keep: bool, no_guard: boo
             signal.signal(signum, _leave)
     gc.disable()  # what is loaded from here on is there to the end: no garbage to be looked for
     # Only now, or the guard would carry it all as well.
-    _end(_late.command("run").run(manifest, keep, run_directory, guard))
+    options = {"http": http, "no_http": no_http}
+    _end(_late.command("run").run(manifest, keep, run_directory, guard, **options))
 
 
 def _end(status: int) -> NoReturn:
@@ -171,6 +199,201 @@ def schema(output: Path | None, format_name: str) -> None:
       python -m runtime schema --format markdown | less
     """  # noqa: D301 - click reads the backspace
     sys.exit(_late.command("schema").schema(output, format_name))
+
+
+# --- a tree that runs -----------------------------------------------------------------------------
+
+
+def _complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's
+    """Return the names of units of the running tree that begin like this."""
+    chosen = {key: ctx.params.get(key) for key in ("file", "run_directory", "url", "token_file")}
+    names: list[str] = _late.command("remote").known_names(**chosen)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _asks(command: _Command) -> _Command:
+    """Give *command* the options that say which tree is meant."""
+    options = [
+        click.option(
+            "-f",
+            "--file",
+            metavar="MANIFEST",
+            type=_PATH,
+            default=Path("manifest.yaml"),
+            help="The manifest of the tree; default: manifest.yaml here.",
+        ),
+        click.option(
+            "--run-directory",
+            type=_FOLDER,
+            help="The folder that the tree was started with, in the place of its manifest.",
+        ),
+        click.option(
+            "--url",
+            help="Where the tree serves HTTP, http://HOST:PORT or unix:PATH, in the place of both.",
+        ),
+        click.option(
+            "--token-file",
+            type=_PATH,
+            help="File of the token; default: that of the run directory,"
+            " with --url the variable RUNTIME_TOKEN.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_names = click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=_complete_names)
+_some_names = click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=_complete_names
+)
+
+
+def _ask(name: str, options: dict[str, Any]) -> NoReturn:
+    """Leave with what the remote command *name* makes of *options*."""
+    try:
+        sys.exit(_late.command("remote").ask(name, options))
+    except KeyboardInterrupt:  # while that is loaded; click would say 1
+        sys.exit(128 + signal.SIGINT)
+
+
+@cli.command(short_help="Tell how the units of a running tree stand.")
+@_names
+@click.option("--watch", is_flag=True, help="Tell it again whenever something happens.")
+@_asks
+def status(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Tell how the units of a running tree stand: those of these names, or all.
+
+    The name of an entry with replicas stands for all of them, and that of a group for its members.
+
+    The exit status is 0 when each of them is ready, has completed, or is not wanted; 1 when one is
+    not; 2 for wrong usage, 3 when no tree answers, 4 for an unknown name, 5 when the token is
+    missing or wrong, 130 after Ctrl-C.
+
+    \b
+    Examples:
+      python -m runtime status
+      python -m runtime status -f shop/manifest.yaml api db --json
+      python -m runtime status --watch
+    """  # noqa: D301 - click reads the backspace
+    _ask("status", options)
+
+
+def _add_verb(verb: str, what: str) -> None:
+    @cli.command(verb, no_args_is_help=True, short_help=f"{what}.")
+    @_some_names
+    @_asks
+    def change(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+        _ask("change", {"verb": verb, **options})
+
+    change.help = f"""{what}, and return when that is done.
+
+    The name of an entry with replicas stands for all of them, and that of a group for its members.
+    With an unknown name among them nothing is done.
+
+    The exit status is 0 when all of it is done, 1 when one has failed, 2 for wrong usage, 3 when no
+    tree answers, 4 for an unknown name, 5 when the token is missing or wrong, 130 after Ctrl-C
+    (what was asked for goes on then).
+
+    \b
+    Examples:
+      python -m runtime {verb} api
+      python -m runtime {verb} -f shop/manifest.yaml api worker --json
+    """
+
+
+for _verb, _what in (
+    ("start", "Start units of a running tree, and what they need"),
+    ("stop", "Stop units of a running tree"),
+    ("restart", "Restart units of a running tree"),
+):
+    _add_verb(_verb, _what)
+
+
+@cli.command(short_help="Show what processes have printed.")
+@_names
+@click.option("--follow", is_flag=True, help="Go on with what they print.")
+@click.option(
+    "--lines",
+    metavar="N",
+    type=click.IntRange(0, 10_000),
+    default=100,
+    show_default=True,
+    help="How many of the newest lines of each.",
+)
+@click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Of one stream only.")
+@_asks
+def logs(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Show the newest lines that these processes, or all, have printed, the oldest first.
+
+    The exit status is 0, 2 for wrong usage, 3 when no tree answers, 4 for a name that no process
+    has, 5 when the token is missing or wrong, and 130 after Ctrl-C.
+
+    \b
+    Examples:
+      python -m runtime logs api
+      python -m runtime logs --follow --lines 0
+      python -m runtime logs api --stream stderr --json
+    """  # noqa: D301 - click reads the backspace
+    _ask("logs", options)
+
+
+@cli.command(short_help="Show what happens in a running tree.")
+@click.option(
+    "--after",
+    metavar="N",
+    type=click.IntRange(0, 10**17),
+    help="Begin behind the event of this number; default: with what comes.",
+)
+@_asks
+def events(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Show what happens, as it happens, until the tree ends; with --json one object per line.
+
+    The exit status is 0, 2 for wrong usage, 3 when no tree answers, 5 when the token is missing or
+    wrong, and 130 after Ctrl-C.
+
+    \b
+    Examples:
+      python -m runtime events
+      python -m runtime events --after 0 --json
+    """  # noqa: D301 - click reads the backspace
+    _ask("events", options)
+
+
+@cli.command(no_args_is_help=True, short_help="Tell what led to the last change of a unit.")
+@click.argument("name", shell_complete=_complete_names)
+@_asks
+def why(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Tell the chain of causes behind the last change of a unit, the newest first.
+
+    The exit status is 0, 2 for wrong usage, 3 when no tree answers, 4 for an unknown name, 5 when
+    the token is missing or wrong, and 130 after Ctrl-C.
+
+    \b
+    Example:
+      python -m runtime why api
+    """  # noqa: D301 - click reads the backspace
+    _ask("why", options)
+
+
+@cli.command(no_args_is_help=True, short_help="Print what makes a shell complete commands.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options, and the names of running units.
+
+    It is for the program `trio-runtime`, which is the same as `python -m runtime`.
+
+    \b
+    Examples:
+      eval "$(trio-runtime completion bash)"
+      eval "$(trio-runtime completion zsh)"
+      trio-runtime completion fish > ~/.config/fish/completions/trio-runtime.fish
+    """  # noqa: D301 - click reads the backspace
+    complete = get_completion_class(shell)
+    if complete is None:  # pragma: no cover - click has these three
+        raise click.UsageError(f"there is no completion for {shell}")
+    click.echo(complete(cli, {}, _PROGRAM, _COMPLETE_VARIABLE).source())
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's

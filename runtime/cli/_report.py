@@ -18,6 +18,7 @@ from runtime.supervision.graph import Condition, Stage
 from runtime.supervision.lifecycle import Stages
 
 from ._console import Console
+from ._http import KIND as HTTP_KIND
 from ._table import render_table
 
 # What a start-up and an ordinary stop are made of: the line of progress and the prompt tell these.
@@ -63,13 +64,13 @@ class Report:
 
     async def tell_start(self) -> None:
         """Show the table once start-up is over."""
-        await self._supervisor.wait_settled()
+        await self._wait_started()
         self._start_ended = self._supervisor.events.last
         self._console.progress("")
         # To load what draws the table takes longer than the short life of some trees.
         await trio.to_thread.run_sync(_late.rich, abandon_on_cancel=True)
         if self._supervisor.stopping is None:
-            statuses = self._supervisor.statuses()
+            statuses = [s for s in self._supervisor.statuses() if s.kind != HTTP_KIND]
             pilot = self._application.pilot
             running = pilot.get_running_process() if pilot is not None else None
             pids = {status.name: status.pid for status in running or ()}
@@ -80,6 +81,14 @@ class Report:
             )
             table = await trio.to_thread.run_sync(render, statuses, pids, abandon_on_cancel=True)
             self._console.show(table)
+
+    async def _wait_started(self) -> None:
+        """Return once start-up is over, but for the HTTP server, which comes after all else."""
+        late = [n for n in self._supervisor.names if self._supervisor.unit(n).kind == HTTP_KIND]
+        if late:
+            await self._supervisor.wait_others_settled(late[0])
+        else:
+            await self._supervisor.wait_settled()
 
     async def tell_stop(self) -> None:
         """Tell of each unit whose part in the stop of the tree takes long, and what it waits for.
@@ -148,7 +157,7 @@ class Report:
                 self._survivors[unit] = error.survivors
 
     def _progress(self) -> str:
-        statuses = self._supervisor.statuses()
+        statuses = [s for s in self._supervisor.statuses() if s.kind != HTTP_KIND]
         done = sum(s.stage in (Stage.READY, Stage.COMPLETED) for s in statuses)
         starting = ", ".join(s.name for s in statuses if s.stage is Stage.STARTING)
         words = f"{done} of {len(statuses)} ready" + (f"; starting {starting}" if starting else "")

@@ -13,7 +13,9 @@ from types import FrameType
 import click
 import trio
 
-from runtime.application import Application
+from runtime._http_spec import HttpSpec
+from runtime._listening import ListenError, check_free, parse_bind
+from runtime.application import Application, Face
 from runtime.guard import Guard
 from runtime.manifest import Manifest
 from runtime.process import ProcessExitedError
@@ -28,6 +30,7 @@ from runtime.run_directory import (
 from runtime.supervision.graph import Stage
 
 from ._console import Console
+from ._http import http_face
 from ._load import WRONG, load_or_tell
 from ._logging import log_to_console
 from ._report import Report
@@ -42,13 +45,26 @@ _LAST_WORDS_SEC = 1.0
 _MOST_OPEN_FILES = 2**20
 
 
-def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | None) -> int:
-    """Run *manifest* to its end and return the exit status."""
+def run(
+    manifest: Path,
+    keep: bool,
+    run_directory: Path | None,
+    guard: Guard | None,
+    *,
+    http: str | None = None,
+    no_http: bool = False,
+) -> int:
+    """Run *manifest* to its end and return the exit status.
+
+    *http* stands in the place of what the manifest says of that, and *no_http* serves none.
+    """
     gc.freeze()  # what has been imported
     gc.enable()
     loaded = load_or_tell(manifest)
     if loaded is None:
         return WRONG
+    if http is not None or no_http:
+        loaded = loaded.model_copy(update={"http": None if http is None else _spec(http)})
     try:
         folder = run_directory or loaded.run_directory or default_run_directory(manifest)
         with open_run_directory(
@@ -57,6 +73,7 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
             guard_pid=None if guard is None else guard.pid,
             say=partial(click.echo, err=True),
         ) as directory:
+            _check_free(loaded)  # before anything runs; the tree before us is gone by now
             if guard is not None:
                 guard.hold(directory.fileno())
             # The handlers so far end the process. They must not do that inside of Trio's run, so
@@ -68,6 +85,22 @@ def run(manifest: Path, keep: bool, run_directory: Path | None, guard: Guard | N
     except RunDirectoryError as error:
         click.echo(error, err=True)
         return 1
+    except ListenError as error:
+        click.echo(f"{error}; free it, or say another --http, or --no-http", err=True)
+        return 1
+
+
+def _spec(address: str) -> HttpSpec:
+    """Return what an address on the command line means; a relative path starts here."""
+    try:
+        return HttpSpec(bind=str(parse_bind(address, Path.cwd())))
+    except ValueError as error:
+        raise click.BadParameter(f"{address!r} {error}", param_hint="'--http'") from error
+
+
+def _check_free(manifest: Manifest) -> None:
+    if manifest.http is not None and manifest.http.bind is not None:
+        check_free(parse_bind(manifest.http.bind, manifest.base_directory or Path.cwd()))
 
 
 class _Tree:
@@ -87,7 +120,11 @@ class _Tree:
         )
         if guard is not None and guard.subreaper:
             host = replace(host, orphans=guard.orphans)
-        self._application = Application(manifest, host=host, keep=keep)
+        faces: list[Face] = []
+        if manifest.http is not None:
+            base = manifest.base_directory or Path.cwd()
+            faces.append(partial(http_face, manifest.http, directory, base, self._console.say))
+        self._application = Application(manifest, host=host, keep=keep, faces=faces)
         self._report = Report(self._application, self._console)
         self._supervisor = self._application.supervisor
         self._told_to_stop = False

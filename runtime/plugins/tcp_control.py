@@ -7,25 +7,21 @@ each request needs the token of the run directory; who may open the unix socket 
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
-import os
 import select
-import socket
-import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
-from secrets import compare_digest, token_hex
-from typing import Any, Final, NamedTuple, NoReturn, Protocol, cast
+from secrets import compare_digest
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import trio
 
+from runtime._listening import ListenError, open_listeners, parse_bind
 from runtime._problems import Problem, did_you_mean
 from runtime.process import Process
 from runtime.run_directory import CONTROL_FILE, forget_file, note_in_file, read_token
@@ -48,10 +44,6 @@ IDLE_SEC: Final = 60.0
 #: Seconds that a client may take to read an answer.
 SEND_SEC: Final = 10.0
 
-_UNIX = "unix:"
-_LONGEST_SOCKET_PATH = 107  # bytes: what the kernel has room for
-_TEMPORARY_NAME = ".control-{}"
-_HIGHEST_PORT = 65_535
 _CHUNK = 16 * 1024
 _REQUESTS_READ_AHEAD = 8
 _LAST_ANSWER_SEC = 1.0
@@ -117,74 +109,7 @@ class ControlTokenError(ControlRequestError):
     """A request over TCP came without the token, or with another one."""
 
 
-class ControlAddressError(Exception):
-    """The server cannot listen where it is to; *problem* says why."""
-
-    bind: str
-    problem: str
-
-    def __init__(self, bind: str, problem: str) -> None:
-        super().__init__(bind, problem)
-        self.bind, self.problem = bind, problem
-
-    def __str__(self) -> str:
-        return f"cannot listen at {self.bind}: {self.problem}"
-
-
 # --- where it listens -----------------------------------------------------------------------------
-
-
-class Bind(NamedTuple):
-    """Where to listen: at a *path*, or at *host* and *port*."""
-
-    path: Path | None
-    host: str = ""
-    port: int = 0
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return f"{_UNIX}{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def parse_bind(text: object, base: Path) -> Bind:
-    """Return what ``HOST:PORT`` or ``unix:PATH`` means; raise `ValueError`.
-
-    A relative path starts at *base*; port 0 is one that the system chooses.
-    """
-    if not isinstance(text, str):
-        raise ValueError("must be text such as 127.0.0.1:8409, or unix:run/control.sock")  # noqa: TRY004 - a wrong value like any other
-    if text.startswith(_UNIX):
-        return Bind(_parse_path(text.removeprefix(_UNIX), base))
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError("must be HOST:PORT, or unix:PATH")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("has an IPv6 address, which needs brackets: [::1]:8409")
-    if not host.isprintable() or not host.strip() or len(host) > 253:
-        raise ValueError("has no host that can be one")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= _HIGHEST_PORT):
-        raise ValueError(f"has no port from 0 to {_HIGHEST_PORT} at its end; 0 takes a free one")
-    return Bind(None, host, int(port))
-
-
-def _parse_path(text: str, base: Path) -> Path:
-    if not text or "\0" in text or text.endswith("/"):
-        raise ValueError("must name a file behind unix:")
-    path = Path(os.path.abspath(base / text))  # noqa: PTH100 - links stay
-    try:
-        longest = max(len(os.fsencode(path.name)), len(_TEMPORARY_NAME.format("12345678")))
-        length = len(os.fsencode(path.parent)) + 1 + longest
-    except UnicodeEncodeError:
-        raise ValueError("has characters that no path has") from None
-    if length > _LONGEST_SOCKET_PATH:
-        raise ValueError(
-            f"is too long for a socket: {length} bytes, and not {_LONGEST_SOCKET_PATH} at most"
-        )
-    return path
 
 
 def find_param_problems(
@@ -205,103 +130,6 @@ def find_param_problems(
         words = "over TCP a run directory is needed, where the token is: use unix:PATH, or give the"
         problems.append(Problem((*here, "bind"), f"{words} pilot a Host with a folder"))
     return problems
-
-
-@asynccontextmanager
-async def open_listeners(bind: Bind) -> AsyncGenerator[tuple[str, list[Any]]]:
-    """Yield the address, and the listeners at it; raise `ControlAddressError`.
-
-    A unix socket has the mode 0600 from its first moment, takes the place of one that nobody
-    listens at, and is gone afterwards.
-    """
-    try:
-        if bind.path is not None:
-            made = await trio.to_thread.run_sync(_listen_at_path, bind.path)
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(made))
-            address, listeners = str(bind), [listener]
-        else:
-            address, listeners = await _listen_at_port(bind)
-    except OSError as error:
-        raise ControlAddressError(str(bind), _reason(error)) from error
-    try:
-        yield address, listeners
-    finally:
-        for each in listeners:
-            each.socket.close()
-        if bind.path is not None:
-            _remove_own(bind.path)
-
-
-def _reason(error: OSError) -> str:
-    while isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    words = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-    return words or str(error)
-
-
-async def _listen_at_port(bind: Bind) -> tuple[str, list[Any]]:
-    listeners = await trio.open_tcp_listeners(bind.port, host=bind.host)
-    if not bind.port:  # a name with two addresses would get two ports
-        for more in listeners[1:]:
-            more.socket.close()
-        del listeners[1:]
-    host, port, *_ = listeners[0].socket.getsockname()
-    return str(Bind(None, bind.host if bind.port else str(host), int(port))), listeners
-
-
-def _listen_at_path(path: Path) -> socket.socket:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Between the look at who listens there and the replacement nobody else may do the same.
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        _refuse_live(path)
-        return _bind_and_rename(path)
-    finally:
-        os.close(folder)
-
-
-def _refuse_live(path: Path) -> None:
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "something else is there, which is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as client:
-        try:
-            client.connect(str(path))
-        except ConnectionRefusedError:
-            return
-        except BlockingIOError:  # so many wait there that there is no room for us
-            pass
-    raise OSError(errno.EADDRINUSE, "another program listens there")
-
-
-def _bind_and_rename(path: Path) -> socket.socket:
-    temporary = path.parent / _TEMPORARY_NAME.format(token_hex(4))
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The file gets the mode that the socket has before; a umask would be that of all threads.
-        os.fchmod(made.fileno(), 0o600)
-        made.bind(str(temporary))
-        try:
-            temporary.chmod(0o600)  # where a umask took of that, or the system knows no such thing
-            made.listen()
-            temporary.rename(path)
-        except BaseException:
-            temporary.unlink()
-            raise
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _remove_own(path: Path) -> None:
-    """Remove a socket that nobody listens at any more; another server's stays."""
-    with suppress(OSError):
-        _refuse_live(path)
-        path.unlink()
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -411,7 +239,7 @@ class TCPControlServer:
     def _read_token(self) -> bytes:
         folder = self._pilot.run_directory
         if folder is None:
-            raise ControlAddressError(str(self._bind), "there is no run directory for the token")
+            raise ListenError(str(self._bind), "there is no run directory for the token")
         return read_token(folder).encode()
 
     @asynccontextmanager

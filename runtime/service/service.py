@@ -173,6 +173,12 @@ class Service(ABC):
         with hook:
             await self.manager.stop()
 
+    async def restart(self) -> None:
+        """Stop it, start it again, and return when it is ready; errors as in `start`."""
+        supervisor = self._registered()
+        self.check_startable()
+        await supervisor.restart_unit(self._name)
+
     # --- configuration ----------------------------------------------------------------------------
 
     def configure(self, config: ServiceConfiguration | Mapping[str, Any]) -> None:

@@ -149,6 +149,7 @@ class StartUp:
 
     def __init__(self) -> None:
         self.settled = trio.Event()
+        self._noted = trio.lowlevel.ParkingLot()
         self._expected: set[Slot] = set()
 
     def expect(self, slot: Slot) -> None:
@@ -168,7 +169,13 @@ class StartUp:
             ]
             self._expected.difference_update(waiting)
             held_up += waiting
+        self._noted.unpark_all()
         self.check()
+
+    async def wait_others(self, slot: Slot) -> None:
+        """Return once there is a verdict on each but *slot*."""
+        while self._expected - {slot} and not self.settled.is_set():
+            await self._noted.park()
 
     def check(self) -> None:
         """Say that the start is over, if it is."""

@@ -85,6 +85,22 @@ class Journal(Generic[T]):
         first = self._last - wanted + 1
         return [Entry(first + i, self._items[kept - wanted + i]) for i in range(wanted)]
 
+    def after(self, sequence: int, limit: int) -> list[Entry[T]]:
+        """Return up to *limit* entries after number *sequence*, oldest first, as they are now.
+
+        The first of them tells how many before it were gone.
+        """
+        kept = len(self._items)
+        oldest = self._last - kept + 1
+        first = max(sequence + 1, oldest)
+        found = [
+            Entry(number, self._items[number - oldest])
+            for number in range(first, min(first + limit, self._last + 1))
+        ]
+        if found:
+            found[0] = found[0]._replace(missed=first - sequence - 1)
+        return found
+
     def read(self, *, after: int | None = None) -> "Reader[T]":
         """Return a reader of what comes after number *after* (default: after the newest)."""
         return Reader(self, self._last if after is None else after)
@@ -181,11 +197,11 @@ class Chronicle:
         entry = None if number is None else self._journal.entry(number)
         return "" if entry is None else entry.item.reason
 
-    def chain(self, number: int | None) -> list[UnitEvent]:
+    def chain(self, number: int | None) -> list[Entry[UnitEvent]]:
         """Return an event and the causes behind it, as far as they are kept, the newest first."""
-        found: list[UnitEvent] = []
+        found: list[Entry[UnitEvent]] = []
         while number is not None and (entry := self._journal.entry(number)) is not None:
-            found.append(entry.item)
+            found.append(entry)
             number = entry.item.cause
         return found
 

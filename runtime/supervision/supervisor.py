@@ -21,7 +21,7 @@ from ._keeper import Keeper
 from ._slot import Slot, nearest_live
 from ._tree import Tree
 from .budget import DEFAULT_STOP_SEC, Wait
-from .events import Chronicle, Journal, UnitEvent
+from .events import Chronicle, Entry, Journal, UnitEvent
 from .graph import Condition, Stage
 from .unit import Unit, UnitStatus, current_unit, cut_off_by
 
@@ -179,6 +179,10 @@ class Supervisor:
 
     def why(self, name: str) -> list[UnitEvent]:
         """Return the chain of events behind the last change of a unit, the newest first."""
+        return [entry.item for entry in self.trace(name)]
+
+    def trace(self, name: str) -> list[Entry[UnitEvent]]:
+        """Return what `why` does, each event with its number."""
         return self._tree.chronicle.chain(self._tree.slot(name).last)
 
     # --- changing what there is -----------------------------------------------------------------
@@ -305,6 +309,13 @@ class Supervisor:
     async def wait_settled(self) -> None:
         """Return once every unit is ready, over, or known to be held up by one that is not."""
         await self._tree.start_up.settled.wait()
+
+    async def wait_others_settled(self, name: str) -> None:
+        """Return once every unit but *name* is ready, over, or known to be held up.
+
+        What a unit waits for is this, which is to be no hindrance to the start of the others.
+        """
+        await self._tree.start_up.wait_others(self._tree.slot(name))
 
     async def wait_stopping(self) -> None:
         """Return once the whole tree has been told to stop, for whatever reason."""

@@ -184,7 +184,8 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings: dict[str, Any] = {}
+        # Few tests are about HTTP, and to load what serves it takes a second of a cpu.
+        self.settings: dict[str, Any] = {"http": "off"}
         self.processes: list[dict[str, Any]] = []
         self._programs: list[Program] = []
         self._mark = f"TEST_MARK={uuid4().hex}"

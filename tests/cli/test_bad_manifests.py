@@ -801,6 +801,41 @@ BAD: dict[str, Bad] = {
         others={"p.py": f"from runtime import Plugin\n{HOOKS}"},
     ),
     "no plugin at all": top("control_server: http", "control_server: no plugin provides 'http'"),
+    # HTTP.
+    "http address without a port": top("http: localhost", "http: must be HOST:PORT, or unix:PATH"),
+    "http address that is a port": top(
+        "http: 8410",
+        "http: must be an address such as 127.0.0.1:8410 or unix:run/http.sock,"
+        " or {bind: ADDRESS, hosts: [NAME]}, or off",
+    ),
+    "http address of a list": top("http: [off]", "http: must be an address such as …, or off"),
+    "http address in an unknown key": top(
+        'http: {bnid: "127.0.0.1:8410"}', "http.bnid: unknown key; did you mean 'bind'?"
+    ),
+    "http address that is a number": top(
+        "http: {bind: 8410}", "http.bind: must be text; put it in quotes"
+    ),
+    "http address with an IPv6 address in no brackets": top(
+        'http: "::1:8410"', "http: has an IPv6 address, which needs brackets: [::1]:8409"
+    ),
+    "http port beyond all": top(
+        "http: localhost:65536",
+        "http: has no port from 0 to 65535 at its end; 0 takes a free one",
+    ),
+    "http socket without a path": top('http: "unix:"', "http: must name a file behind unix:"),
+    "http socket that is too long below the base directory": top(
+        f"http: 'unix:{'x' * 100}'", "http: is too long for a socket: …"
+    ),
+    "http host with a port": top(
+        'http: {hosts: ["shop.example:80"]}', "http.hosts.0: string should match pattern …"
+    ),
+    "http host that is no list": top(
+        "http: {hosts: shop.example}", "http.hosts: input should be a valid tuple"
+    ),
+    "http address that is not set": top("http: ${NEVER_SET_ANYWHERE}", f"http: {UNSET}"),
+    "http address in the long form": top(
+        "http: {bind: localhost}", "http.bind: must be HOST:PORT, or unix:PATH"
+    ),
     "unknown names beside all that is wrong": entry(
         "tiemout: 5, lifecycle_hooks: [none], ready_strategy: [x]",
         "3: processes.bad.lifecycle_hooks.0: no plugin provides 'none'",

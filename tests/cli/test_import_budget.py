@@ -75,6 +75,7 @@ def forbidden(modules: set[str]) -> set[str]:
 
 def test_what_is_imported_before_the_guard_and_before_the_first_child(site: Site) -> None:
     site.add("a", "exit 0")
+    del site.settings["http"]
     program = site.start(python=("-c", NOTE_MODULES), env=UNMEASURED)
     assert program.wait() == 0, program.err.text
     at_fork, at_spawn = (
@@ -88,6 +89,7 @@ def test_what_is_imported_before_the_guard_and_before_the_first_child(site: Site
 
 def test_the_guard_carries_nothing_of_what_the_runtime_needs(site: Site) -> None:
     site.add("a", "SAY; exec sleep 1000")
+    del site.settings["http"]
     program = site.start(env=UNMEASURED)
     site.hear_everyone()
     guard, runtime = (
@@ -105,7 +107,8 @@ def test_the_guard_carries_nothing_of_what_the_runtime_needs(site: Site) -> None
     [
         ["--help"],
         ["--version"],
-        *([name, "--help"] for name in ("run", "check", "graph", "schema")),
+        *([name, "--help"] for name in ("run", "check", "graph", "schema", "status")),
+        ["completion", "zsh"],
     ],
     ids=" ".join,
 )
@@ -119,3 +122,14 @@ def test_a_question_is_answered_without_loading_the_runtime(
     assert foreign(imported) == BEFORE_THE_GUARD
     assert "runtime.cli._main" in imported
     assert forbidden(imported) == set()
+
+
+def test_a_running_tree_is_asked_without_what_serves_it(site: Site) -> None:
+    argv = [sys.executable, "-X", "importtime", "-m", "runtime", "status", "--url", "unix:/none"]
+    answer = subprocess.run(
+        argv, env=site.environment(UNMEASURED), check=False, capture_output=True, text=True
+    )
+    assert answer.returncode == 3
+    imported = {name.partition(".")[0] for name in re.findall(r"\| +(\S+)\n", answer.stderr)}
+    assert {"httpx", "runtime_http"} <= imported
+    assert {"quart", "quart_trio", "quart_schema", "hypercorn", "psutil"} & imported == set()

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click import BadParameter
 from click.testing import CliRunner
 
 from runtime.cli import main
 from runtime.cli._main import cli
+from runtime.cli._run import _spec
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Site
@@ -54,6 +56,10 @@ def test_the_help_of_run_tells_exit_statuses_and_gives_examples(arguments: list[
         ("check", "check manifest.yaml", "The exit status is 0 when all are right, else 2"),
         ("graph", "graph manifest.yaml --output graph.svg", "2 when the manifest is wrong, and 1"),
         ("schema", "schema --output manifest.schema.json", "and 1 when FILE cannot be written"),
+        ("status", "status --watch", "3 when no tree answers"),
+        *((verb, f"{verb} api", "4 for an unknown name") for verb in ("start", "stop", "restart")),
+        ("logs", "logs api", "4 for a name that no process has"),
+        ("events", "events --after 0 --json", "130 after Ctrl-C"),
     ],
 )
 @pytest.mark.parametrize("option", ["--help", "-h"])
@@ -78,6 +84,14 @@ def test_the_help_of_a_tool_gives_examples_and_its_exit_status(
         ("graph", ("m.yaml", "--output", os.curdir)),
         ("schema", ("m.yaml",)),
         ("schema", ("--outptu", "x")),
+        ("run", ("--http", "127.0.0.1:1", "--no-http", "m.yaml")),
+        *((verb, ()) for verb in ("start", "stop", "restart", "why")),
+        ("status", ("--wathc",)),
+        ("logs", ("--lines", "many")),
+        ("logs", ("--stream", "stdin")),
+        ("events", ("--after", "-1")),
+        ("events", ("api",)),
+        ("completion", ("tcsh",)),
     ],
 )
 def test_a_wrong_use_is_told_with_the_usage(command: str, arguments: tuple[str, ...]) -> None:
@@ -103,6 +117,49 @@ def test_a_file_that_is_named_like_a_command_needs_run(
     assert [answer.returncode for answer in answers] == [2, 2]
     for answer in answers:
         assert answer.stderr.startswith("check:1: processes.a.tiemout: unknown key")
+
+
+def test_a_file_that_is_named_like_a_command_is_not_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("check").touch()
+    Path("schema").mkdir()
+    status, text = ask("check", "m.yaml")
+    assert status == 2
+    assert "check is taken for the command; the file: python -m runtime run check" in text
+    assert "is taken for" not in ask("schema")[1]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_the_program(shell: str) -> None:
+    status, text = ask("completion", shell)
+    assert status == 0
+    assert "trio-runtime" in text
+    assert f"_TRIO_RUNTIME_COMPLETE={shell}_complete" in text
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("8410", "'8410' must be HOST:PORT, or unix:PATH"),
+        ("localhost:x", "'localhost:x' has no port from 0 to 65535"),
+        (f"unix:{'x' * 200}", "is too long for a socket"),
+    ],
+)
+def test_an_address_that_is_none_is_wrong_usage(address: str, problem: str) -> None:
+    with pytest.raises(BadParameter) as wrong:
+        _spec(address)
+    assert "Invalid value for '--http'" in wrong.value.format_message()
+    assert problem in wrong.value.format_message()
+
+
+def test_a_relative_socket_on_the_command_line_starts_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _spec("unix:run/sock").bind == f"unix:{tmp_path}/run/sock"
+    assert _spec("[::1]:0").bind == "[::1]:0"
 
 
 def test_the_version_is_the_distributions() -> None:
@@ -148,3 +205,16 @@ def test_without_a_guard_nothing_is_left_at_a_stop_either(site: Site) -> None:
     program.send(signal.SIGINT)
     assert program.wait() == 0
     assert site.find_left() == []
+
+
+PAGES = ("command-line.md", "tools.md", "operations.md", "http.md")
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_the_pages_tell_of_every_command_and_option(name: str) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = "".join((docs / page).read_text() for page in PAGES)
+    assert re.search(rf"`{name}\b", text)
+    for param in cli.commands[name].params:
+        long = [each for each in param.opts if each.startswith("--")]
+        assert all(re.search(rf"{each}\b", text) for each in long), long

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from runtime._documents import read_document
 from runtime._groups import GroupSpec
+from runtime._http_spec import HttpSpec
 from runtime._schema import manifest_schema
 from runtime._specs import HealthSpec
 from runtime.cli._schema import schema
@@ -37,7 +38,7 @@ MODELS: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
         model.__name__: (model, DEFINITIONS[model.__name__])
         for model in (
             *(Process, ServiceEntry, RestartSpec, Dependency, GroupSpec, CeilingsSpec),
-            *(HealthSpec, ProcessHealthSpec),
+            *(HealthSpec, ProcessHealthSpec, HttpSpec),
             *(strategy.params for strategy in STRATEGIES.values()),
         )
     },

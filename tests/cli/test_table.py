@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -76,3 +77,26 @@ def test_brackets_and_colons_in_a_name_or_a_reason_mean_nothing() -> None:
     failed = status("[/red]", Stage.FAILED, reason="[Errno 2] no [bold] :smile:")
     (_, row) = render(failed).splitlines()
     assert row.split() == ["[/red]", "failed", "[Errno", "2]", "no", "[bold]", ":smile:"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.9, "0 s"),
+        (59, "59 s"),
+        (60, "1 min 0 s"),
+        (3_661, "1 h 1 min"),
+        (3_600 * 50, "2 d 2 h"),
+        (-5, "0 s"),
+    ],
+)
+def test_at_a_later_time_it_tells_how_long_each_has_been_up(seconds: float, words: str) -> None:
+    now = datetime.now(UTC)
+    ready = status(
+        "a", Stage.READY, state="running", restarts=2, started_at=now - timedelta(seconds=seconds)
+    )
+    over = status("b", Stage.COMPLETED, started_at=now)
+    text = render_table([ready, over], {"a": 7}, coloured=False, width=80, now=now)
+    heading, *rows = (row.split() for row in text.splitlines())
+    assert heading == ["NAME", "STATE", "PID", "UP", "RESTARTS"]
+    assert rows == [["a", "running", "7", *words.split(), "2"], ["b", "completed"]]

@@ -23,8 +23,8 @@ from runtime.manifest import Manifest
 from runtime.plugin import Plugin
 from runtime.plugins import tcp_control
 from runtime.plugins.tcp_control import (
-    ControlAddressError,
     ControlRequestError,
+    ListenError,
     open_listeners,
     parse_bind,
     parse_line,
@@ -510,7 +510,7 @@ async def test_a_socket_that_is_too_busy_to_be_asked_is_a_live_one(tmp_path: Pat
                     client.connect(str(path))
                 except BlockingIOError:
                     break
-            with pytest.raises(ControlAddressError, match="Address already in use"):
+            with pytest.raises(ListenError, match="Address already in use"):
                 async with open_listeners(parse_bind(f"unix:{path}", tmp_path)):
                     raise AssertionError
         finally:
@@ -521,11 +521,11 @@ async def test_a_socket_that_is_too_busy_to_be_asked_is_a_live_one(tmp_path: Pat
 async def test_what_is_no_socket_stays(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ControlAddressError, match="File exists"):
+    with pytest.raises(ListenError, match="File exists"):
         async with open_listeners(parse_bind("unix:file", tmp_path)):
             raise AssertionError
     assert file.read_text() == "mine"
-    with pytest.raises(ControlAddressError, match=r"File exists|Not a directory"):
+    with pytest.raises(ListenError, match=r"File exists|Not a directory"):
         async with open_listeners(parse_bind("unix:file/socket", tmp_path)):
             raise AssertionError
 

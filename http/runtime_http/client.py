@@ -1,0 +1,319 @@
+"""A client of the HTTP face, for Trio and asyncio alike."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from runtime.service.models import ApplicationStatus, ServiceStatus
+
+from .models import (
+    LogLine,
+    LogLines,
+    ProcessList,
+    ProcessView,
+    ServiceChange,
+    ServiceList,
+    ServiceRegistration,
+    ServiceSummary,
+    TreeView,
+    UnitView,
+    Why,
+)
+
+M = TypeVar("M", bound=BaseModel)
+_UNIX = "unix:"
+#: Seconds to connect; an answer may take as long as what was asked for takes.
+CONNECT_SEC = 5.0
+_OTHER = "what answers there is no such server"
+
+
+class ClientError(Exception):
+    """The base of what a client raises."""
+
+
+class NotReachedError(ClientError):
+    """Nobody answers at *url*, or somebody else does."""
+
+    url: str
+    problem: str
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url, self.problem = url, problem
+
+    def __str__(self) -> str:
+        return f"no tree answers at {self.url}: {self.problem}"
+
+
+class RefusedError(ClientError):
+    """The server has answered that it cannot do what was asked for; *fields* say more."""
+
+    status: int
+    detail: str
+    fields: Mapping[str, Any]
+
+    def __init__(self, status: int, detail: str, fields: Mapping[str, Any] | None = None) -> None:
+        super().__init__(status, detail, fields or {})
+        self.status, self.detail, self.fields = status, detail, fields or {}
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One server-sent event: its kind, what it carries, and its number where it has one."""
+
+    kind: str
+    data: Any
+    number: int | None = None
+
+
+class Client:
+    """Asks a running tree over HTTP, and steers it with its *token*.
+
+    *url* is ``http://HOST:PORT`` or ``unix:PATH``. It is a block: ``async with Client(url) as c:``,
+    under Trio or asyncio. Every method raises `NotReachedError` and `RefusedError`, and waits as
+    long as what it asks for takes: the caller owns the deadline. Cancelled, that goes on.
+    Streams are closed by ``async with aclosing(...)`` around them; they end when the server does.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url: str = url
+        transport = None
+        base = url
+        if url.startswith(_UNIX):
+            transport = httpx.AsyncHTTPTransport(uds=url.removeprefix(_UNIX))
+            base = "http://localhost"
+        headers = {} if token is None else {b"authorization": f"Bearer {token}".encode()}
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=base,
+                headers=headers,
+                transport=transport,
+                timeout=httpx.Timeout(None, connect=CONNECT_SEC),
+                trust_env=False,  # a proxy has no business with this
+            )
+        except httpx.InvalidURL as error:
+            raise NotReachedError(url, str(error)) from error
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._http.__aexit__(kind, error, traceback)
+
+    # --- the tree -----------------------------------------------------------------------------
+
+    async def application(self) -> ApplicationStatus:
+        """Return how the application stands."""
+        return await self._get("/", ApplicationStatus)
+
+    async def tree(self) -> TreeView:
+        """Return how every unit stands."""
+        return await self._get("/tree", TreeView)
+
+    async def unit(self, name: str) -> UnitView:
+        """Return how one unit stands, whatever its kind."""
+        return await self._get(f"/tree/{quote(name)}", UnitView)
+
+    async def why(self, name: str) -> Why:
+        """Return the chain of events behind the last change of a unit."""
+        return await self._get(f"/why/{quote(name)}", Why)
+
+    async def is_ready(self) -> bool:
+        """Return whether every unit that must be ready is."""
+        try:
+            await self._request("GET", "/readyz")
+        except RefusedError as refusal:
+            if refusal.status == 503:
+                return False
+            raise
+        return True
+
+    async def events(self, *, after: int | None = None) -> AsyncGenerator[Message]:
+        """Yield what happens: a snapshot first, or what came after the event of that number."""
+        headers = {} if after is None else {"last-event-id": str(after)}
+        async with self._stream("/events", headers=headers) as messages:
+            async for message in messages:
+                yield message
+
+    # --- processes ----------------------------------------------------------------------------
+
+    async def processes(self) -> list[ProcessView]:
+        """Return how all processes stand."""
+        return (await self._get("/processes", ProcessList)).processes
+
+    async def process(self, name: str) -> ProcessView:
+        """Return how a process stands."""
+        return await self._get(f"/processes/{_part(name)}", ProcessView)
+
+    async def change_process(
+        self, name: str, verb: Literal["start", "stop", "restart"]
+    ) -> ProcessView:
+        """Start, stop or restart a process, and return how it stands when that is done."""
+        return await self._post(f"/processes/{_part(name)}/{verb}", ProcessView)
+
+    async def logs(
+        self, name: str, *, lines: int = 100, stream: str | None = None
+    ) -> list[LogLine]:
+        """Return the newest lines of a process."""
+        params = _log_params(lines, stream)
+        return (await self._get(f"/processes/{_part(name)}/logs", LogLines, params)).lines
+
+    async def follow_logs(
+        self, name: str, *, lines: int = 100, stream: str | None = None
+    ) -> AsyncGenerator[LogLine]:
+        """Yield the newest lines of a process, and those that come."""
+        params = {**_log_params(lines, stream), "follow": "1"}
+        path = f"/processes/{_part(name)}/logs"
+        async with self._stream(path, params=params) as messages:
+            async for message in messages:
+                if message.kind == "line":
+                    yield LogLine.model_validate(message.data)
+
+    # --- services -----------------------------------------------------------------------------
+
+    async def services(self) -> list[ServiceSummary]:
+        """Return all services."""
+        return (await self._get("/services", ServiceList)).services
+
+    async def service(self, name: str) -> ServiceStatus:
+        """Return how a service stands."""
+        return await self._get(f"/services/{_part(name)}", ServiceStatus)
+
+    async def change_service(
+        self, name: str, verb: Literal["start", "stop", "restart"]
+    ) -> ServiceChange:
+        """Start, stop or restart a service, and return when that is done."""
+        return await self._post(f"/services/{_part(name)}/{verb}", ServiceChange)
+
+    async def configure_service(
+        self, name: str, configuration: Mapping[str, Any], *, start: bool = False
+    ) -> ServiceChange:
+        """Give a service a configuration, and with *start* start it."""
+        verb = "configure_and_start" if start else "configure"
+        return await self._post(f"/services/{_part(name)}/{verb}", ServiceChange, configuration)
+
+    async def register_service(
+        self, service_name: str, instance_name: str | None = None
+    ) -> ServiceRegistration:
+        """Register a service of a class that the server knows by name."""
+        body = {"service_name": service_name, "instance_name": instance_name}
+        return await self._post("/services/register", ServiceRegistration, body)
+
+    async def deregister_service(self, name: str) -> ServiceChange:
+        """Stop a service, and let it be forgotten."""
+        response = await self._request("DELETE", f"/services/{_part(name)}")
+        return self._read(response, ServiceChange)
+
+    # --- how ----------------------------------------------------------------------------------
+
+    async def _get(self, path: str, model: type[M], params: Mapping[str, str] | None = None) -> M:
+        response = await self._request("GET", path, params=params)
+        return self._read(response, model)
+
+    async def _post(self, path: str, model: type[M], body: Mapping[str, Any] | None = None) -> M:
+        response = await self._request("POST", path, json=body)
+        return self._read(response, model)
+
+    def _read(self, response: httpx.Response, model: type[M]) -> M:
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            raise NotReachedError(self.url, _OTHER) from error
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise NotReachedError(self.url, str(error) or type(error).__name__) from error
+        if response.is_error:
+            raise _refusal(response)
+        return response
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[AsyncIterator[Message]]:
+        try:
+            async with self._http.stream("GET", path, params=params, headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _refusal(response)
+                lines = response.aiter_lines()
+                try:
+                    async with aclosing(self._messages(lines)) as messages:
+                        yield messages
+                finally:
+                    await _finish(response, lines)
+        except httpx.TransportError as error:
+            raise NotReachedError(self.url, str(error) or type(error).__name__) from error
+
+    async def _messages(self, lines: AsyncIterator[str]) -> AsyncGenerator[Message]:
+        kind, data, number = "message", "", None
+        async for line in lines:
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kind = value
+            elif name == "id":
+                number = int(value) if value.isdecimal() else None
+            elif name == "data":
+                data += value
+            elif not line:
+                if data:
+                    yield Message(kind, self._decode(data), number)
+                kind, data, number = "message", "", None
+
+    def _decode(self, data: str) -> Any:  # noqa: ANN401 - whatever a message carries
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise NotReachedError(self.url, _OTHER) from error
+
+
+async def _finish(response: httpx.Response, lines: AsyncIterator[str]) -> None:
+    """Close *response*, and let the generators that httpx reads it by come to their end.
+
+    It closes none of them; one that is left half read is complained of when it is collected.
+    """
+    await response.aclose()
+    with suppress(httpx.TransportError, httpx.StreamError):
+        async for _ in lines:
+            pass
+
+
+def _refusal(response: httpx.Response) -> RefusedError:
+    try:
+        document = response.json()
+        detail = str(document.pop("detail"))
+    except (ValueError, KeyError, AttributeError, TypeError):  # of somebody in between
+        words = f"{response.status_code} {response.reason_phrase}"
+        return RefusedError(response.status_code, words)
+    return RefusedError(response.status_code, detail, document)
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _log_params(lines: int, stream: str | None) -> dict[str, str]:
+    params = {"lines": str(lines)}
+    return params if stream is None else {**params, "stream": stream}

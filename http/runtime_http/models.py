@@ -1,0 +1,211 @@
+"""What the HTTP face takes and gives, beside the models of services and processes themselves."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runtime.process import ProcessStatus
+from runtime.service.models import ServiceState
+
+
+class ServiceRegistrationRequest(BaseModel):
+    """Which service is to be registered, and under which name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service_name: str = Field(description="The name under which the class is registered.")
+    instance_name: str | None = Field(
+        default=None, description="The name of the new service; unset: that of its class."
+    )
+
+
+class ServiceSummary(BaseModel):
+    """One service in a list."""
+
+    name: str = Field(description="Its name.")
+    state: ServiceState = Field(description="Its state.")
+    is_configured: bool = Field(description="Whether it has a configuration.")
+    error: str | None = Field(description="What went wrong, if the state is error.")
+
+
+class ServiceList(BaseModel):
+    """All services."""
+
+    services: list[ServiceSummary] = Field(description="The services, in the order of their names.")
+
+
+class ServiceChange(BaseModel):
+    """What has been done with a service."""
+
+    status: str = Field(description="What has been done, in a word or three.")
+    service: str = Field(description="The name of the service.")
+
+
+class ServiceRegistration(ServiceChange):
+    """A service that has been registered."""
+
+    type: str = Field(description="The name of its class.")
+
+
+class ServiceConfigurationRequest(BaseModel):
+    """A configuration: whatever the service's own model takes."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Probe(BaseModel):
+    """What a probe is told."""
+
+    status: str = Field(description="alive, ready or not ready.")
+
+
+class ProcessView(ProcessStatus):
+    """How a process stands, with what a person wants to know beside its state."""
+
+    ready: bool = Field(description="Whether it runs, and its readiness check has passed.")
+    healthy: bool | None = Field(description="What its health checks say; null: nothing yet.")
+    restarts: int = Field(description="How often it has been restarted.")
+    next_restart_at: datetime | None = Field(description="When it is restarted, if it waits.")
+    reason: str = Field(description="The last thing that happened to it, in words.")
+    started_at: datetime | None = Field(description="When its latest generation was started.")
+
+
+class ProcessList(BaseModel):
+    """All processes."""
+
+    processes: list[ProcessView] = Field(description="The processes, in the order of the manifest.")
+
+
+class LogLine(BaseModel):
+    """One line that a process has printed."""
+
+    number: int = Field(description="Its number; a later line has a higher one.")
+    stream: str = Field(description="stdout or stderr.")
+    text: str = Field(description="The line without its end.")
+    timestamp: float = Field(description="When it was read, in seconds since the epoch.")
+
+
+class LogLines(BaseModel):
+    """The newest lines of a process."""
+
+    lines: list[LogLine] = Field(description="The lines, the oldest first.")
+
+
+class Usage(BaseModel):
+    """What a process used at one moment, alone and with all that descends from it."""
+
+    timestamp: datetime = Field(description="When that was.")
+    cpu_percent: float = Field(description="Cpu in percent of one core, since the look before.")
+    memory_mb: float = Field(description="Resident memory in MiB.")
+    family_cpu_percent: float = Field(description="The same of it and all that descends from it.")
+    family_memory_mb: float = Field(description="The same of it and all that descends from it.")
+    family_size: int = Field(description="How many processes that are.")
+    open_files: int | None = Field(description="Their open descriptors; null where unknown.")
+    listening: list[str] | None = Field(description="TCP addresses they listen at; null: unknown.")
+
+
+class ProcessUsage(BaseModel):
+    """What a process has used lately."""
+
+    name: str = Field(description="The process.")
+    max_cpu_percent: float = Field(description="The highest cpu so far, of the process alone.")
+    max_memory_mb: float = Field(description="The most memory so far, of the process alone.")
+    history: list[Usage] = Field(description="The newest samples, the oldest first.")
+
+
+class AllUsage(BaseModel):
+    """What all processes use."""
+
+    stats: dict[str, Usage] = Field(description="The newest sample of each that runs, by name.")
+
+
+class Edge(BaseModel):
+    """What a unit waits for."""
+
+    name: str = Field(description="The unit that it needs.")
+    condition: str = Field(description="What that must have come to.")
+
+
+class StopView(BaseModel):
+    """A stop under way."""
+
+    left_sec: float = Field(description="Seconds that are left of it.")
+    of_sec: float = Field(description="Seconds that it may take in all.")
+    waits_for: str = Field(description="What it waits for, in words; empty where that is unknown.")
+
+
+class UnitView(BaseModel):
+    """How a unit of the tree stands, whatever its kind."""
+
+    name: str = Field(description="Its name, with those of the units around it: worker/cpu-0.")
+    kind: str = Field(description="process, service, or another kind.")
+    state: str = Field(description="Its state, by the table of its kind.")
+    stage: str = Field(description="Where it stands, the same words for all kinds.")
+    ready: bool = Field(description="Whether it runs and is ready.")
+    healthy: bool | None = Field(description="What its health checks say; null: nothing yet.")
+    generation: int = Field(description="How often it has been started.")
+    restarts: int = Field(description="How often its policy has restarted it.")
+    reason: str = Field(description="The last thing that happened to it, in words.")
+    note: str = Field(description="The last fact that is no reason, such as what had to be killed.")
+    status_text: str = Field(description="What it says of itself.")
+    requirements: list[Edge] = Field(description="What it needs before it starts.")
+    waiting_for: list[str] = Field(description="What of that is not there yet.")
+    next_restart_at: datetime | None = Field(description="When it is restarted, if it waits.")
+    started_at: datetime | None = Field(description="When its latest generation was started.")
+    ready_after_sec: float | None = Field(description="Seconds that it took to be ready.")
+    ran_sec: float | None = Field(description="Seconds from start to end of an ended generation.")
+    error: str | None = Field(description="What ended the last generation badly.")
+    stop: StopView | None = Field(description="Its part of a stop under way.")
+    pid: int | None = Field(default=None, description="Of a process that runs: its pid.")
+
+
+class TreeView(BaseModel):
+    """How the whole tree stands."""
+
+    version: str = Field(description="The version of what runs.")
+    state: ServiceState = Field(description="The state of the application.")
+    settled: bool = Field(description="Whether its start-up is over.")
+    stopping: str | None = Field(description="Why it stops, if it does.")
+    stop_left_sec: float | None = Field(description="Seconds that are left of a stop under way.")
+    last_event: int = Field(description="The number of the newest event.")
+    units: list[UnitView] = Field(description="All units, nested ones behind their own.")
+    names: dict[str, list[str]] = Field(
+        default={},
+        description="Names that stand for several units: entries with replicas, and groups.",
+    )
+
+
+class EventView(BaseModel):
+    """One event of the tree."""
+
+    number: int = Field(description="Its number in the stream of events.")
+    timestamp: datetime = Field(description="When it happened.")
+    unit: str = Field(description="The unit that it is about; empty: the whole tree.")
+    kind: str = Field(description="moved, asked or noted.")
+    reason: str = Field(description="Why, or what, in words.")
+    old: str | None = Field(description="The state before, if it moved.")
+    new: str | None = Field(description="The state after, if it moved.")
+    generation: int = Field(description="Which generation of the unit it is about.")
+    cause: int | None = Field(description="The number of the event that led to it.")
+
+
+class Why(BaseModel):
+    """The chain of events behind the last change of a unit."""
+
+    name: str = Field(description="The unit.")
+    reason: str = Field(description="The last thing that happened to it, in words.")
+    events: list[EventView] = Field(
+        description="The events, the newest first, each the cause of the one before."
+    )
+
+
+class LogQuery(BaseModel):
+    """Which lines of a process."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lines: int = Field(default=100, ge=0, le=10_000, description="How many of the newest lines.")
+    stream: str | None = Field(
+        default=None, pattern="^(stdout|stderr)$", description="stdout or stderr; unset: both."
+    )
+    follow: bool = Field(default=False, description="Go on with what comes, as server-sent events.")

@@ -1,0 +1,61 @@
+"""The tree as a whole: how every unit stands, what has happened, and why."""
+
+from quart import Response
+from quart_schema import tag, validate_response
+
+from runtime.application import Application
+from runtime_http._quart import Blueprint, request, stream_response
+from runtime_http.feed import EventFeed
+from runtime_http.models import TreeView, UnitView, Why
+from runtime_http.problems import HttpProblem
+from runtime_http.views import view_event, view_tree, view_unit
+
+
+def make_tree(application: Application, feed: EventFeed) -> Blueprint:
+    """Return the routes of the tree of *application*."""
+    blueprint = Blueprint("tree", __name__)
+
+    @blueprint.get("/tree")
+    @validate_response(TreeView)
+    @tag(["tree"])
+    async def tree() -> TreeView:
+        """Tell how every unit stands, and who waits for whom."""
+        return view_tree(application)
+
+    @blueprint.get("/tree/<path:name>")
+    @validate_response(UnitView)
+    @tag(["tree"])
+    async def unit(name: str) -> UnitView:
+        """Tell how one unit stands."""
+        supervisor, own = application.supervisor.locate(name)
+        return view_unit(application, supervisor.status(own))
+
+    @blueprint.get("/why/<path:name>")
+    @validate_response(Why)
+    @tag(["tree"])
+    async def why(name: str) -> Why:
+        """Tell the chain of events behind the last change of a unit."""
+        supervisor, own = application.supervisor.locate(name)
+        chain = supervisor.trace(own)
+        return Why(
+            name=name,
+            reason=supervisor.status(own).reason,
+            events=[view_event(entry.sequence, entry.item) for entry in chain],
+        )
+
+    @blueprint.get("/events")
+    @tag(["tree"])
+    async def events() -> Response:
+        """Follow what happens, as server-sent events; `Last-Event-ID` resumes."""
+        after = _last_event_id(request.headers.get("last-event-id") or request.args.get("after"))
+        return stream_response(feed.stream(after))
+
+    return blueprint
+
+
+def _last_event_id(given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal()) or len(given) > 18:
+        raise HttpProblem(422, f"Last-Event-ID must be the number of an event, not {given!r}")
+    return int(given)

@@ -1,0 +1,290 @@
+"""The commands that ask a running tree, and steer it, over HTTP."""
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import Any, Literal
+
+import click
+import trio
+
+from runtime.supervision.graph import Stage
+from runtime_http import Client, ClientError, NotReachedError, RefusedError
+from runtime_http.models import LogLine, TreeView, UnitView
+
+from ._table import render_table
+from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
+
+#: Exit statuses, for scripts.
+FINE, NOT_FINE, USAGE, NO_TREE, NO_UNIT, NOT_ALLOWED = range(6)
+INTERRUPTED, NOT_READ = 130, 141  # as of a shell's program that SIGINT or SIGPIPE has ended
+Verb = Literal["start", "stop", "restart"]
+_PAST: Mapping[Verb, str] = {"start": "started", "stop": "stopped", "restart": "restarted"}
+_FINE_STAGES = (Stage.READY, Stage.COMPLETED, Stage.IDLE)
+_STATUSES = {401: NOT_ALLOWED, 404: NO_UNIT, 421: NOT_ALLOWED, 422: USAGE}
+#: A shell that waits for completions is not to wait for a tree that does not answer.
+_COMPLETE_SEC = 1.0
+
+
+def ask(command: str, options: Mapping[str, Any]) -> int:
+    """Do what *command* is for, as its *options* say; return the exit status."""
+    where, rest = _where(options)
+    act = _COMMANDS[command]
+
+    async def talk() -> int:
+        async with Client(*where.find()) as client:
+            return await act(client, **rest)
+
+    try:
+        return trio.run(talk)
+    except ForeignTreeError as error:
+        click.echo(error, err=True)
+        return NOT_ALLOWED
+    except (NoTreeError, NotReachedError) as error:
+        click.echo(error, err=True)
+        return NO_TREE
+    except RefusedError as refusal:
+        click.echo(refusal, err=True)
+        return _status_of(refusal)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more; what is flushed at the end is to find somebody who does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
+
+
+def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands them over
+    """Return all names that the running tree knows, none when it does not answer."""
+    where, _ = _where({**options, "file": options.get("file") or Path("manifest.yaml")})
+
+    async def talk() -> list[str]:
+        with trio.move_on_after(_COMPLETE_SEC):
+            async with Client(*where.find()) as client:
+                tree = await client.tree()
+                return [*(unit.name for unit in tree.units), *tree.names]
+        return []
+
+    try:
+        return trio.run(talk)
+    except (NoTreeError, ClientError):
+        return []
+
+
+def _where(options: Mapping[str, Any]) -> tuple[Whereabouts, dict[str, Any]]:
+    rest = dict(options)
+    where = Whereabouts(
+        manifest=rest.pop("file"),
+        **{key: rest.pop(key) for key in ("run_directory", "url", "token_file")},
+    )
+    return where, rest
+
+
+def _status_of(refusal: RefusedError | None) -> int:
+    return FINE if refusal is None else _STATUSES.get(refusal.status, NOT_FINE)
+
+
+# --- status ---------------------------------------------------------------------------------------
+
+
+async def show_status(client: Client, names: Sequence[str], *, as_json: bool, watch: bool) -> int:
+    """Show how these units stand, or all; with *watch* again whenever that changes."""
+    tree = await client.tree()
+    status = _show(tree, names, as_json=as_json, watch=watch)
+    if not watch:
+        return status
+    async with aclosing(client.events(after=tree.last_event)) as events:
+        async for message in events:
+            if message.number is None or message.number > tree.last_event:
+                tree = await client.tree()  # with all that has happened by now
+                status = _show(tree, names, as_json=as_json, watch=True)
+    return status
+
+
+def _show(tree: TreeView, names: Sequence[str], *, as_json: bool, watch: bool) -> int:
+    units = _chosen(tree, names)
+    if as_json:
+        whole = [_plain(unit) for unit in units] if names else _plain(tree)
+        click.echo(json.dumps(whole, indent=None if watch else 2))
+    else:
+        if watch and sys.stdout.isatty():
+            click.clear()
+        click.echo(_render(units), nl=False)
+        if tree.stopping is not None:
+            click.echo(f"stopping: {tree.stopping}")
+    return FINE if all(unit.stage in _FINE_STAGES for unit in units) else NOT_FINE
+
+
+def _render(units: Sequence[UnitView]) -> str:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return render_table(
+        units,
+        {unit.name: unit.pid or 0 for unit in units},
+        coloured=sys.stdout.isatty() and not plain,
+        width=get_terminal_size().columns,
+        now=datetime.now().astimezone(),
+    )
+
+
+def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
+    """Return the units that *names* stand for, each once; all of them without names."""
+    known = {unit.name: unit for unit in tree.units}
+    chosen: dict[str, UnitView] = {}
+    for name in names or known:
+        members = [name] if name in known else tree.names.get(name, [])
+        if not members:
+            raise RefusedError(404, f"there is no unit {name!r}")
+        chosen.update({each: known[each] for each in members if each in known})
+    return list(chosen.values())
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+
+async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: bool) -> int:
+    """Start, stop or restart these units side by side; the first refusal decides the status."""
+    units = _chosen(await client.tree(), names)  # of an unknown name nothing is done
+    refusals: dict[str, RefusedError] = {}
+    unreached: list[NotReachedError] = []
+
+    async def act(unit: UnitView) -> None:
+        try:
+            await _change_one(client, unit, verb)
+        except RefusedError as refusal:
+            refusals[unit.name] = refusal
+        except NotReachedError as error:
+            unreached.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for unit in units:
+            nursery.start_soon(act, unit)
+    if unreached:
+        raise unreached[0]
+    for name, refusal in refusals.items():
+        click.echo(f"{name}: {refusal}", err=True)
+    if as_json:
+        now = _chosen(await client.tree(), [unit.name for unit in units])
+        click.echo(json.dumps([_plain(unit) for unit in now], indent=2))
+    elif done := [unit.name for unit in units if unit.name not in refusals]:
+        click.echo(f"{_PAST[verb]}: {', '.join(done)}")
+    return _status_of(next(iter(refusals.values()), None))
+
+
+async def _change_one(client: Client, unit: UnitView, verb: Verb) -> None:
+    if unit.kind == "process":
+        await client.change_process(unit.name, verb)
+    elif unit.kind == "service":
+        await client.change_service(unit.name, verb)
+    else:
+        raise RefusedError(409, f"only processes and services can be told to {verb}")
+
+
+# --- what was printed, what happened, and why -----------------------------------------------------
+
+
+async def show_logs(
+    client: Client,
+    names: Sequence[str],
+    *,
+    lines: int,
+    stream: str | None,
+    follow: bool,
+    as_json: bool,
+) -> int:
+    """Show what processes have printed, and with *follow* what they go on to print."""
+    units = _chosen(await client.tree(), names)
+    if stranger := next((unit for unit in units if names and unit.kind != "process"), None):
+        raise RefusedError(404, f"{stranger.name} is a {stranger.kind}, and prints nothing itself")
+    chosen = [unit.name for unit in units if unit.kind == "process"]
+    width = max(map(len, chosen), default=0)
+
+    def put(name: str, line: LogLine) -> None:
+        if as_json:
+            click.echo(json.dumps({"process": name, **_plain(line)}))
+        else:
+            prefix = "" if len(chosen) == 1 else f"{name:<{width}} | "
+            click.echo(f"{prefix}{line.text}")
+
+    if follow:
+        await _follow(client, chosen, lines, stream, put)
+        return FINE
+    found: list[tuple[str, LogLine]] = []
+    for name in chosen:
+        found += [(name, each) for each in await client.logs(name, lines=lines, stream=stream)]
+    for name, line in sorted(found, key=lambda each: each[1].timestamp):
+        put(name, line)
+    return FINE
+
+
+async def _follow(
+    client: Client,
+    names: Sequence[str],
+    lines: int,
+    stream: str | None,
+    put: Callable[[str, LogLine], None],
+) -> None:
+    failures: list[Exception] = []
+
+    async def follow_one(name: str) -> None:
+        try:
+            async with aclosing(client.follow_logs(name, lines=lines, stream=stream)) as new:
+                async for line in new:
+                    put(name, line)
+        except (ClientError, BrokenPipeError) as failure:
+            failures.append(failure)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(follow_one, name)
+    if failures:
+        raise failures[0]
+
+
+async def show_events(client: Client, *, after: int | None, as_json: bool) -> int:
+    """Show what happens, as it happens."""
+    async with aclosing(client.events(after=after)) as events:
+        async for message in events:
+            if message.kind == "resync":
+                click.echo(f"({message.data['missed']} events came too fast)", err=True)
+            elif message.kind != "snapshot" and as_json:
+                click.echo(json.dumps({k: v for k, v in message.data.items() if k != "now"}))
+            elif message.kind != "snapshot":
+                click.echo(_in_words(message.data))
+    return FINE
+
+
+async def show_why(client: Client, name: str, *, as_json: bool) -> int:
+    """Show the chain of events behind the last change of a unit."""
+    why = await client.why(name)
+    if as_json:
+        click.echo(json.dumps(_plain(why), indent=2))
+        return FINE
+    click.echo(f"{name}: {why.reason}")
+    for event in why.events:
+        click.echo(_in_words(_plain(event)))
+    return FINE
+
+
+def _in_words(event: Mapping[str, Any]) -> str:
+    time = datetime.fromisoformat(event["timestamp"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    moved = f"{event['old']} -> {event['new']}: " if event["new"] else ""
+    return f"{event['number']:>6} {time} {event['unit'] or 'the tree'}: {moved}{event['reason']}"
+
+
+def _plain(model: Any) -> Any:  # noqa: ANN401 - a model, and what JSON has for it
+    return model.model_dump(mode="json")
+
+
+_COMMANDS: Mapping[str, Callable[..., Awaitable[int]]] = {
+    "status": show_status,
+    "change": change,
+    "logs": show_logs,
+    "events": show_events,
+    "why": show_why,
+}

@@ -1,0 +1,337 @@
+"""What goes on while it does: events, lines, statistics."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from runtime.supervision.events import Entry, EventKind, Journal, UnitEvent
+from runtime.supervision.unit import Unit, UnitHandle
+from runtime_http import _serving, feed, usage
+from runtime_http.feed import EventFeed
+
+from .conftest import Serve, Site, follow, script, sleeper
+
+MANIFEST: dict[str, Any] = {"processes": [sleeper("db")]}
+
+
+def append(journal: Journal[UnitEvent], count: int) -> None:
+    for _ in range(count):
+        journal.append(
+            UnitEvent(
+                timestamp=datetime.now(UTC),
+                unit="db",
+                kind=EventKind.NOTED,
+                reason=str(journal.last + 1),
+            )
+        )
+
+
+def make_feed(journal: Journal[UnitEvent]) -> EventFeed:
+    def describe(entry: Entry[UnitEvent]) -> object:
+        return {"number": entry.sequence}
+
+    return EventFeed(journal, lambda: {"last": journal.last}, describe)
+
+
+async def collect(stream: Any, got: list[bytes]) -> None:
+    async for data in stream:
+        got.extend(part + b"\n\n" for part in data.split(b"\n\n")[:-1])
+
+
+# --- the stream, with a clock of our own ---------------------------------------------------------
+
+
+async def test_readers_get_every_event_once(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](100)
+    append(journal, 5)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: dict[int | None, list[bytes]] = {after: [] for after in (None, 0, 3, 5, 99)}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        for after, pieces in got.items():
+            nursery.start_soon(collect, feeding.stream(after), pieces)
+        await wait_all_tasks_blocked()
+        for _ in range(10):
+            append(journal, 7)
+            await trio.sleep(0.03)
+        await trio.sleep(1)
+        append(journal, 1)  # what happens last is told as well
+        shutdown.set()
+    assert journal.last == 76
+
+    def numbered(first: int) -> list[bytes]:
+        return [feed.encode("noted", {"number": n}, n) for n in range(first, 77)]
+
+    snapshot = feed.encode("snapshot", {"last": 5}, 5)
+    assert got[0] == numbered(1)
+    assert got[3] == numbered(4)
+    assert got[5] == numbered(6)
+    assert got[None] == got[99] == [snapshot, *numbered(6)]
+
+
+async def test_who_comes_too_late_gets_a_snapshot(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](10)
+    append(journal, 25)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(3), got)
+        await trio.sleep(1)
+        append(journal, 1)
+        await trio.sleep(1)
+        shutdown.set()
+    assert got == [
+        feed.encode("resync", {"missed": 12, "snapshot": {"last": 25}}, 25),
+        feed.encode("noted", {"number": 26}, 26),
+    ]
+
+
+async def test_a_reader_that_is_slow_gets_what_is_kept_or_a_snapshot(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](10)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    slow: list[bytes] = []
+
+    async def read_slowly() -> None:
+        async for data in feeding.stream(0):
+            slow.append(data)
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(read_slowly)
+        await wait_all_tasks_blocked()
+        append(journal, 1)
+        await trio.sleep(0.2)
+        append(journal, 5)
+        await trio.sleep(1)
+        append(journal, 50)
+        await trio.sleep(5)
+        shutdown.set()
+    first, second, third = slow
+    assert first.count(b"id: ") == 1
+    assert second.count(b"id: ") == 5
+    assert third.startswith(b"id: 56\nevent: resync\n")
+
+
+async def test_a_comment_comes_when_nothing_happens(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](10)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(0), got)
+        await trio.sleep(feed.ALIVE_SEC * 3.5)
+        shutdown.set()
+    assert got == [feed.ALIVE] * 3
+
+
+async def test_the_end_of_the_journal_ends_nobody_before_the_shutdown(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](10)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(0), got)
+        await wait_all_tasks_blocked()
+        append(journal, 1)
+        journal.close()
+        await trio.sleep(1)
+        assert len(got) == 1
+        shutdown.set()
+
+
+async def test_events_are_encoded_once_and_snapshots_shared(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](100)
+    described: list[int] = []
+    taken: list[int] = []
+    feeding = EventFeed(
+        journal,
+        lambda: taken.append(journal.last),
+        lambda entry: described.append(entry.sequence),
+    )
+    shutdown = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        for _ in range(50):
+            nursery.start_soon(collect, feeding.stream(None), [])
+        await wait_all_tasks_blocked()
+        append(journal, 30)
+        await trio.sleep(1)
+        shutdown.set()
+    assert described == list(range(1, 31))
+    assert taken == [0]
+
+
+async def test_what_is_kept_encoded_is_bounded(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_KEPT", 20)
+    journal = Journal[UnitEvent](1_000)
+    append(journal, 900)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(0), got)
+        await trio.sleep(1)
+        shutdown.set()
+    assert len(got) == 900
+    assert len(feeding._encoded) == 20
+
+
+# --- over sockets --------------------------------------------------------------------------------
+
+
+async def test_a_stream_begins_with_a_snapshot_and_goes_on(serve: Serve) -> None:
+    async with serve(MANIFEST) as site, follow(site, "/events") as events:
+        assert b"content-type: text/event-stream" in events.head
+        snapshot = await anext(events)
+        assert snapshot["event"] == "snapshot"
+        assert [unit["name"] for unit in snapshot["data"]["units"]] == ["db", "http"]
+        first = snapshot["id"]
+        assert first == snapshot["data"]["last_event"]
+        await site.post("/processes/db/restart")
+        seen = [await anext(events)]
+        while seen[-1]["data"]["new"] != "running":
+            seen.append(await anext(events))
+        assert [event["id"] for event in seen] == list(range(first + 1, first + 1 + len(seen)))
+        assert seen[-1]["data"]["now"]["name"] == "db"
+
+
+async def test_a_stream_is_resumed_by_the_number_of_an_event(serve: Serve) -> None:
+    async with serve(MANIFEST) as site:
+        await site.post("/processes/db/restart")
+        last = site.application.supervisor.events.last
+        for path, headers in (("/events", {"last_event_id": "2"}), ("/events?after=2", {})):
+            async with follow(site, path, **headers) as events:
+                numbers = [(await anext(events))["id"] for _ in range(last - 2)]
+                assert numbers == list(range(3, last + 1))
+        async with follow(site, "/events", last_event_id=str(last + 1_000)) as events:
+            assert (await anext(events))["event"] == "snapshot"
+
+
+async def test_streams_end_with_the_tree_and_tell_of_its_stop(serve: Serve) -> None:
+    ends: list[list[dict[str, Any]]] = []
+    connected: list[str] = []
+    everybody = trio.Event()
+
+    async def read(site: Site, path: str) -> None:
+        async with follow(site, path) as events:
+            connected.append(path)
+            if len(connected) == 6:
+                everybody.set()
+            ends.append([event async for event in events])
+
+    async with trio.open_nursery() as nursery:
+        async with serve(units=[chatterbox()]) as site:
+            for _ in range(6):
+                nursery.start_soon(read, site, "/events")
+            await everybody.wait()
+            started = trio.current_time()
+            await site.application.stop()
+        took = trio.current_time() - started
+    assert took < _serving.SLOW_CLIENT_SEC / 2
+    assert len(ends) == 6
+    for events in ends:
+        assert events[-1]["data"]["stopping"]
+        assert "chatterbox" in {event["data"].get("unit") for event in events}
+
+
+async def test_a_reader_that_stops_reading_is_given_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_serving, "SLOW_CLIENT_SEC", 0.3)
+    async with serve(units=[chatterbox()]) as site, await site.connect() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await deaf.send_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        async with follow(site, "/events") as events:
+            numbers = [(await anext(events))["id"] for _ in range(20_000)]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        got = 0
+        with suppress(trio.BrokenResourceError):  # cut off in the midst of it
+            while piece := await deaf.receive_some():
+                got += len(piece)
+        assert got < 20_000 * 200  # less than what there was
+
+
+async def test_a_reader_that_stops_reading_holds_up_no_stop(serve: Serve) -> None:
+    async with serve(units=[chatterbox()]) as site:
+        deaf = await site.connect()
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await deaf.send_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        async with follow(site, "/events") as events:
+            for _ in range(20_000):  # more than fits between us and the deaf one
+                await anext(events)
+        started = trio.current_time()
+    assert trio.current_time() - started < _serving.SLOW_CLIENT_SEC / 2
+    await trio.aclose_forcefully(deaf)
+
+
+def chatterbox() -> Unit:
+    """Return a unit that notes things without end."""
+
+    async def talk(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        while True:
+            for _ in range(100):
+                task_status.note("something" * 20)
+            await trio.sleep(0.01)
+
+    return Unit(name="chatterbox", body=talk)
+
+
+async def test_lines_are_followed(serve: Serve, tmp_path: Path) -> None:
+    code = "for i in 1 2 3; do echo out$i; echo err$i >&2; done; read x; echo more"
+    manifest = {
+        "processes": [
+            script("api", f"mkfifo {tmp_path}/go; exec < {tmp_path}/go; {code}; exec sleep 1000")
+        ]
+    }
+    async with serve(manifest) as site:
+        path = "/processes/api/logs?follow=1&lines=2&stream=stdout"
+        go = trio.Path(tmp_path) / "go"
+        while not await go.exists():  # noqa: ASYNC110 - of another process
+            await trio.sleep(0.01)
+        async with await trio.open_file(go, "w") as writer:
+            lines: list[Any] = []
+            while len(lines) < 6:
+                lines = (await site.get("/processes/api/logs")).json()["lines"]
+            async with follow(site, path) as events:
+                first = [(await anext(events))["data"]["text"] for _ in range(2)]
+                assert first == ["out2", "out3"]
+                await writer.write("x\n")
+                await writer.flush()
+                assert (await anext(events))["data"]["text"] == "more"
+
+
+async def test_statistics_are_taken_while_somebody_asks(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "ASKED_AGAIN_SEC", 2.0)
+    async with serve(MANIFEST) as site:
+        pilot = site.application.pilot
+        assert pilot is not None
+        assert not pilot.sampler.watched
+        stats = (await site.get("/stats")).json()["stats"]
+        assert stats["db"]["memory_mb"] > 0
+        detail = (await site.get("/processes/db/stats")).json()
+        assert detail["name"] == "db"
+        assert detail["history"][-1]["open_files"] >= 3
+        assert detail["max_memory_mb"] > 0
+        while pilot.sampler.watched:  # noqa: ASYNC110 - it tells nobody
+            await trio.sleep(0.05)
+        assert (await site.get("/stats")).json()["stats"].keys() == {"db"}
+
+
+async def test_without_processes_there_are_no_statistics(serve: Serve) -> None:
+    async with serve() as site:
+        assert (await site.get("/stats")).json() == {"stats": {}}
