@@ -26,8 +26,8 @@ def install_group(session: nox.Session, group: str, *, project: bool = True) -> 
     session.install(*editable, *nox.project.dependency_groups(PYPROJECT, group))
 
 
-def run_tests(session: nox.Session, *program: str) -> None:
-    """Run the tests side by side by *program*; what follows -- is pytest's."""
+def run_tests(session: nox.Session, program: str, *options: str) -> None:
+    """Run the tests side by side by *program*; *options*, and what follows --, are pytest's."""
     install_group(session, "test")
     # Where the environment forbids it, every child would compile all of ours anew.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -37,13 +37,21 @@ def run_tests(session: nox.Session, *program: str) -> None:
     # Hypothesis makes a table of all characters where it has none: once, not in a test of each.
     make_table = "from hypothesis import strategies; strategies.text().validate()"
     session.run("python", "-c", make_table)
-    session.run(*program, "-m", "pytest", *side_by_side, *session.posargs, env=env)
+    session.run(
+        *program.split(), "-m", "pytest", *side_by_side, *options, *session.posargs, env=env
+    )
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests side by side; arguments after -- go to pytest."""
-    run_tests(session, "python")
+    """Run the tests side by side, without the slow ones; arguments after -- go to pytest."""
+    run_tests(session, "python", *([] if session.posargs else ["-m", "not slow"]))
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes: thousands of cycles, the bench, an installation by pip."""
+    run_tests(session, "python", "-m", "slow")
 
 
 @nox.session
@@ -51,7 +59,7 @@ def coverage(session: nox.Session) -> None:
     """Run the tests under coverage, child processes included, which takes twice as long."""
     install_group(session, "test")
     session.run("coverage", "erase")
-    run_tests(session, "coverage", "run")
+    run_tests(session, "coverage run")
     session.run("coverage", "combine", "--quiet")
     # A part of the tests covers a part of the code: there the report is for information.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))

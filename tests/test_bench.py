@@ -66,6 +66,7 @@ def cells(markdown: str, what: str) -> list[str]:
     return [cell.strip(" *") for cell in line.split("|")[2:-1]]
 
 
+@pytest.mark.slow
 def test_it_measures_the_runtime_and_the_floor_and_writes_the_table(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"above\n{table.BEGIN}\nold\n{table.END}\nbelow\n")
@@ -121,6 +122,7 @@ def test_without_a_compiler_the_children_are_scripts_that_do_the_same(
     assert ready.exists()
 
 
+@pytest.mark.slow
 async def test_the_runtime_and_the_limit_are_measured_in_the_same_program() -> None:
     with trio.fail_after(LIMIT_SEC):
         done = await trio.run_process(

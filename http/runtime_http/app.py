@@ -1,5 +1,8 @@
 """The Quart application: all routes over one application of the runtime."""
 
+# quart-schema makes answers of models; Quart's types know nothing of that.
+# pyright: reportArgumentType=false
+
 from importlib.metadata import version as version_of
 
 import trio

@@ -180,6 +180,7 @@ def test_what_is_broken_is_named_and_hides_no_other(install: Any, sh: Any, tmp_p
     assert told[4] == f"{who} 'wrong' that is no class derived from Plugin"
 
 
+@pytest.mark.slow
 def test_a_distribution_that_pip_has_installed_is_found(tmp_path: Path) -> None:
     wheel, site = make_wheel(tmp_path, {"shop": "shop_plugins:Offered"}), tmp_path / "target"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]

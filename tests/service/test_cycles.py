@@ -56,6 +56,7 @@ def count_handlers() -> int:
     return sum(len(logger.handlers) for logger in [logging.root, *known])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("telling", [False, True])
 async def test_starts_and_stops_leave_no_task_no_memory_and_no_log_handler(
     kit: Any, tree: MakeTree, *, telling: bool
@@ -79,6 +80,7 @@ async def test_starts_and_stops_leave_no_task_no_memory_and_no_log_handler(
         assert supervisor.status("a").generation == 1 + 2 * WARM_UP + CYCLES + TRACED_CYCLES
 
 
+@pytest.mark.slow
 async def test_deaths_and_restarts_leave_nothing_either(
     kit: Any, tree: MakeTree, caplog: pytest.LogCaptureFixture
 ) -> None:

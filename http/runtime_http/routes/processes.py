@@ -1,5 +1,8 @@
 """Processes: how they stand, what they print and use, and to start, stop and restart them."""
 
+# quart-schema makes answers of models; Quart's types know nothing of that.
+# pyright: reportArgumentType=false
+
 from collections.abc import AsyncGenerator
 
 import trio

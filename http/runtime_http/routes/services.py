@@ -1,5 +1,8 @@
 """Services: the list, registration, and one rule per verb for all of them."""
 
+# quart-schema makes answers of models; Quart's types know nothing of that.
+# pyright: reportArgumentType=false
+
 from collections.abc import Awaitable, Callable
 
 from quart_schema import document_request, tag, validate_response

@@ -1,5 +1,8 @@
 """The tree as a whole: how every unit stands, what has happened, and why."""
 
+# quart-schema makes answers of models; Quart's types know nothing of that.
+# pyright: reportArgumentType=false
+
 from quart import Response
 from quart_schema import tag, validate_response
 
