@@ -143,7 +143,7 @@ async def test_whoever_listens_on_another_host_counts(
 
 
 async def test_one_that_has_started_later_may_listen_for_the_process(
-    make_pilot: Any, sh: Any, free_port: Callable[[], int]
+    make_pilot: Any, sh: Any, look: Any, free_port: Callable[[], int]
 ) -> None:
     """As the proxy does that publishes a container's port."""
     port = free_port()
@@ -151,6 +151,7 @@ async def test_one_that_has_started_later_may_listen_for_the_process(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pilot.start)
         await pilot.supervisor.wait_until("p", Stage.STARTING)
+        await look.true(lambda: pilot.get_process_by_name("p").pid)  # it is spawned, too
         argv = [sys.executable, "-S", "-E", "-c", LISTENS, str(port)]
         async with trio.open_nursery() as proxies:
             proxy = partial(trio.run_process, argv, stdout=subprocess.DEVNULL, check=False)
