@@ -28,6 +28,7 @@ from .conftest import TOKEN, Serve, Site, script, sleeper
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
     pytest.mark.xdist_group("browser"),
 ]

@@ -15,6 +15,7 @@ from runtime.supervision.unit import Unit, UnitHandle
 
 from .conftest import Serve, Site
 
+pytestmark = pytest.mark.slow
 READERS, UNITS = 500, 100
 ROUNDS = 1
 
