@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import trio
 
+from ._exceptions import ServiceError
+
 _unnamed = logging.getLogger(__name__)
 
 
@@ -68,8 +70,9 @@ class ServiceManager(ABC):
 
         A subclass that overrides it can be asked again and again while the service runs: see
         ``health`` of `service_unit`. Cancelled, it has taken too long, or the service stops.
+        Not overridden, it raises `ServiceError`: nobody asks it then.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} has no check_health of its own")
+        raise ServiceError(f"{type(self).__qualname__} has no check_health of its own")
 
     @property
     def has_health_check(self) -> bool:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from runtime import Application, HealthPolicy, RestartPolicy, Service, ServiceManager, load_manifest
-from runtime.exceptions import ConfigurationError, UnhealthyError
+from runtime.exceptions import ConfigurationError, ServiceError, UnhealthyError
 from runtime.service import service_unit
 from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
@@ -112,7 +112,7 @@ async def test_what_cannot_be_asked_is_not_started(kit: Any, tree: MakeTree) -> 
             "cannot be asked for its health; override check_health in its ServiceManager"
             " (a function or generator has none)"
         )
-    with pytest.raises(NotImplementedError, match="ScriptedManager has no check_health"):
+    with pytest.raises(ServiceError, match="ScriptedManager has no check_health"):
         await service.manager.check_health()
 
 
