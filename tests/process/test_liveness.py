@@ -30,8 +30,9 @@ def tell(text):
 PINGS = (
     TELL
     + """
-while True:
+for number in range(1, 10_000):
     tell("READY=1\\nWATCHDOG=1")
+    print(f"sign {number}.", flush=True)
     time.sleep(0.05)
 """
 )
@@ -62,11 +63,12 @@ async def test_one_that_hangs_is_stopped_and_restarted(make_pilot: Any, py: Any,
 
 
 async def test_one_that_gives_signs_of_life_goes_on_for_many_times_the_limit(
-    make_pilot: Any, py: Any
+    make_pilot: Any, py: Any, look: Any
 ) -> None:
     fields = {"ready_strategy": "notify", "ready_timeout_sec": 25, "watchdog_sec": 1}
     async with make_pilot(py(PINGS, **fields)) as pilot:
-        await trio.sleep(4)
+        # It pauses for a twentieth of a second before each: that is at least four times the limit.
+        await look.line(pilot.get_process_by_name("p").output, "sign 82.")
         assert pilot.supervisor.status("p").generation == 1
 
 
@@ -90,12 +92,14 @@ async def test_a_watchdog_needs_no_notify_strategy_and_begins_when_it_is_ready(
 
 
 async def test_who_comes_late_himself_judges_by_what_has_come_meanwhile(
-    make_pilot: Any, py: Any
+    make_pilot: Any, py: Any, look: Any
 ) -> None:
     fields = {"ready_strategy": "notify", "ready_timeout_sec": 25, "watchdog_sec": 1}
     async with make_pilot(py(PINGS, **fields)) as pilot:
         time.sleep(2.5)  # noqa: ASYNC251 - a loop that is held up is what is tested
-        await trio.sleep(0.5)
+        output = pilot.get_process_by_name("p").output
+        heard = int(output.lines.tail(1)[0].item.text.split()[1].strip("."))
+        await look.line(output, f"sign {heard + 60}.")
         assert pilot.supervisor.status("p").generation == 1
         assert moves(pilot)[-1].startswith("ready after")
 
