@@ -91,7 +91,6 @@ class ProcessPilot(TreeBlock):
             plugins=self._host.plugins,
         )
         self._host = replace(self._host, sampler=self.sampler)
-        #: One for each process.
         self._plugins = PluginRegistry()
         companions = manifest.companions()
         #: One for each process, and the control server's.

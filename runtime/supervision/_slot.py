@@ -180,7 +180,12 @@ class StartUp:
     def check(self) -> None:
         """Say that the start is over, if it is."""
         if not self._expected:
-            self.settled.set()
+            self.settle()
+
+    def settle(self) -> None:
+        """Say that the start is over, whatever was still expected."""
+        self.settled.set()
+        self._noted.unpark_all()
 
 
 # What is kept back of the time to stop for those that stop last: a tenth, at most a second.

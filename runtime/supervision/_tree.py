@@ -214,7 +214,7 @@ class Tree:
             self.want_stop(slot, number)
         self.send_due_stops(self.slots.values())
         self.stop_asked.set()
-        self.start_up.settled.set()
+        self.start_up.settle()
 
     def _tighten_others(self, tighten: Callable[[StopBudget, float], None]) -> None:
         """Leave some of the time that there is to those that stop last."""

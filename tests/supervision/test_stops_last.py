@@ -241,3 +241,47 @@ async def test_cancelled_from_outside_it_stops_last_too(tree: MakeTree) -> None:
     with trio.move_on_after(3):
         await t.supervisor.run()
     assert downs(t.log) == ["db", "page"]
+
+
+# --- and who comes late ---------------------------------------------------------------------------
+
+
+async def test_who_waits_for_the_others_is_not_waited_for() -> None:
+    order: list[str] = []
+
+    async def late(*, task_status: UnitHandle) -> None:
+        await supervisor.wait_others_settled("late")
+        order.append("late")
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def slow(*, task_status: UnitHandle) -> None:
+        await trio.sleep(5)
+        order.append("slow")
+        task_status.started()
+        await trio.sleep_forever()
+
+    supervisor = Supervisor([Unit(name="late", body=late), Unit(name="slow", body=slow)])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        assert order == ["slow", "late"]
+        supervisor.ask_stop_tree("enough")
+
+
+async def test_a_stop_ends_the_wait_for_the_others() -> None:
+    supervisor = Supervisor([Unit(name="late", body=never), Unit(name="slow", body=never)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.run)
+        await trio.sleep(1)
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(supervisor.wait_others_settled, "late")
+            await trio.sleep(1)
+            supervisor.ask_stop_tree("enough")
+
+
+async def never(*, task_status: UnitHandle) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        with task_status.budget.polite(3):
+            await trio.sleep(2)
