@@ -277,6 +277,8 @@ async def test_a_stop_ends_the_wait_for_the_others() -> None:
             waiting.start_soon(supervisor.wait_others_settled, "late")
             await trio.sleep(1)
             supervisor.ask_stop_tree("enough")
+            asked = trio.current_time()
+        assert trio.current_time() == asked  # and not when all is down
 
 
 async def never(*, task_status: UnitHandle) -> None:
