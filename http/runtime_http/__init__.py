@@ -29,7 +29,6 @@ _HOMES = {
     "ServiceRouter": "routes.services",
     "http_unit": "server",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - the list is made of what there is
 
 
 def __getattr__(name: str) -> object:
@@ -41,4 +40,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOMES)

@@ -96,8 +96,9 @@ async def test_who_comes_late_himself_judges_by_what_has_come_meanwhile(
 ) -> None:
     fields = {"ready_strategy": "notify", "ready_timeout_sec": 25, "watchdog_sec": 1}
     async with make_pilot(py(PINGS, **fields)) as pilot:
-        time.sleep(2.5)  # noqa: ASYNC251 - a loop that is held up is what is tested
         output = pilot.get_process_by_name("p").output
+        await look.line(output, "sign 1.")
+        time.sleep(2.5)  # noqa: ASYNC251 - a loop that is held up is what is tested
         heard = int(output.lines.tail(1)[0].item.text.split()[1].strip("."))
         await look.line(output, f"sign {heard + 60}.")
         assert pilot.supervisor.status("p").generation == 1
