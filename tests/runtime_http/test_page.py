@@ -28,7 +28,6 @@ from .conftest import TOKEN, Serve, Site, script, sleeper
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
     pytest.mark.xdist_group("browser"),
 ]
@@ -507,9 +506,10 @@ async def test_a_lost_connection_is_plain_to_see_and_comes_back(
             expect(page.locator("#link")).to_have_text("not connected")
             expect(page.locator("#main")).to_have_class(re.compile("stale"))
             expect(page.locator("[data-verb=restart]")).to_be_disabled()
+            with page.expect_request("**/events"):
+                page.locator("#retry").click()
             call(supervisor.restart_unit, "api-0")  # unseen
-            call(supervisor.start_unit, "http")
-            page.locator("#retry").click()
+            call(supervisor.start_unit, "http")  # and sooner or later it tries by itself
             expect(notice).to_be_hidden()
             expect(page.locator("#link")).to_have_text("live")
             page.locator("#tab-about").click()
