@@ -1,0 +1,147 @@
+"""What an invocation is: what was asked for, how it stands, and how it has ended."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from .errors import ErrorRecord
+from .status import InvocationStatus, InvocationStatusRecord
+
+#: The queue of what names none.
+DEFAULT_QUEUE = "default"
+
+
+def new_invocation_id(at: datetime) -> str:
+    """Return a new id that sorts by *at*: a UUID of version 7 (RFC 9562, section 5.7)."""
+    milliseconds = int(at.timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+    noise = int.from_bytes(os.urandom(10), "big")
+    # 48 bits of time, 4 of version, 12 of noise, 2 of variant, 62 of noise
+    first = (milliseconds << 16) | 0x7000 | (noise >> 68)
+    second = (0b10 << 62) | (noise & 0x3FFF_FFFF_FFFF_FFFF)
+    digits = f"{first:016x}{second:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class OnDuplicate(StrEnum):
+    """What becomes of a submission while another one of its registration key is not over."""
+
+    REUSE = "reuse"  #: it gets the invocation that is there
+    REJECT = "reject"  #: it is kept, and ends as concurrency_controlled_final
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowIdentity:
+    """One run of a workflow; *workflow_type* is the name of the task that it began with."""
+
+    workflow_id: str
+    workflow_type: str
+    parent_workflow_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AppInfo:
+    """An application that uses the store, and the module that it lives in."""
+
+    app_id: str
+    module: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInvocation:
+    """What is asked for: *task* is called with *arguments*, a JSON object by parameter names.
+
+    Higher *priority* goes first, then what was registered first. Nobody takes it before *due_at*.
+    A task has one invocation for each *idempotency_key*, for good. While one with the same
+    *registration_key* is not over, *on_duplicate* says what becomes of this one. Of those with the
+    same *running_key* one runs at a time. *retry_of* is the failed one that this one repeats.
+    """
+
+    invocation_id: str
+    task: str
+    arguments: str = "{}"
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    due_at: datetime | None = None
+    idempotency_key: str | None = None
+    registration_key: str | None = None
+    on_duplicate: OnDuplicate = OnDuplicate.REUSE
+    running_key: str | None = None
+    parent_id: str | None = None
+    workflow: WorkflowIdentity | None = None
+    retry_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredInvocation(NewInvocation):
+    """An invocation as the store has it at one moment.
+
+    *attempts* counts how often a body was begun, *deaths* how often its runner or its worker died
+    of that. *record* is None for one that was stored and never registered.
+    """
+
+    created_at: datetime
+    record: InvocationStatusRecord | None
+    attempts: int = 0
+    deaths: int = 0
+    cancel_requested: bool = False
+
+    @property
+    def status(self) -> InvocationStatus | None:
+        """Its status, without the owner."""
+        return None if self.record is None else self.record.status
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a submission has led to: a new invocation, or (*created* is false) one that was there."""
+
+    invocation_id: str
+    created: bool
+    status: InvocationStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One move of an invocation by *runner_id*, and what is stored together with it.
+
+    *result* is JSON text. *due_at* is when what waits for a runner again may be taken. *context*
+    says more, in the history.
+    """
+
+    invocation_id: str
+    status: InvocationStatus
+    runner_id: str | None = None
+    result: str | None = None
+    error: ErrorRecord | None = None
+    due_at: datetime | None = None
+    context: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an invocation stands, and, when it is over, its result (JSON text) or its error."""
+
+    invocation_id: str
+    status: InvocationStatus
+    result: str | None = None
+    error: ErrorRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerRecord:
+    """A runner that takes invocations, and how others see that it is dead.
+
+    On the same *host* and boot: when no process of *pid* has *pid_started* (clock ticks since
+    boot) any more; anywhere: when nothing was heard of it until *alive_until*.
+    """
+
+    runner_id: str
+    host: str
+    boot_id: str
+    pid: int
+    pid_started: int
+    started_at: datetime
+    alive_until: datetime
