@@ -1,4 +1,4 @@
-"""What an invocation of a task *is*: its states and their table, its models, how an error is kept."""
+"""What an invocation of a task *is*: its states, its models, and how an error is kept."""
 
 from ._exceptions import InvocationCancelledError as InvocationCancelledError
 from ._exceptions import InvocationError as InvocationError

@@ -68,7 +68,8 @@ class InvocationStatusOwnershipError(InvocationStatusError):
 
     def __str__(self) -> str:
         owner, other = self.current_owner or "nobody", self.attempted_owner or "nobody"
-        return f"{self.from_status} cannot become {self.to_status}: {self.reason} (owner: {owner}, tried by {other})"
+        who = f"owner: {owner}, tried by {other}"
+        return f"{self.from_status} cannot become {self.to_status}: {self.reason} ({who})"
 
 
 class InvocationNotFoundError(InvocationError, LookupError):

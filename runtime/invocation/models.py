@@ -96,7 +96,7 @@ class StoredInvocation(NewInvocation):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What a submission has led to: a new invocation, or (*created* is false) one that was there."""
+    """What a submission has led to: a new invocation, or one that was there (not *created*)."""
 
     invocation_id: str
     created: bool

@@ -110,6 +110,15 @@ def cancellation_moves(stored: StoredInvocation, by: str) -> Iterator[Move]:
         yield Move(invocation_id=stored.invocation_id, status=_I.REROUTED)
     context = {"by": by, "reason": "cancelled"}
     for step in (_I.PENDING, _I.KILLED):
-        yield Move(
-            invocation_id=stored.invocation_id, status=step, runner_id=by, context=context
-        )
+        yield Move(invocation_id=stored.invocation_id, status=step, runner_id=by, context=context)
+
+
+def hold_back_moves(stored: StoredInvocation, runner_id: str) -> Iterator[Move]:
+    """Yield the moves of one that waits and whose running key is taken.
+
+    What waits for another attempt can be taken only: *runner_id* takes it, and gives it back.
+    """
+    if stored.status is _I.RETRY:
+        for step in (_I.PENDING, _I.REROUTED):
+            yield Move(invocation_id=stored.invocation_id, status=step, runner_id=runner_id)
+    yield Move(invocation_id=stored.invocation_id, status=_I.CONCURRENCY_CONTROLLED)

@@ -29,7 +29,7 @@ def _built_in(scheme: str) -> type[BaseStateBackend] | None:
 def make_state_backend(url: str, app: AppInfo | None = None) -> BaseStateBackend:
     """Return the store that *url* means, to be opened by ``async with``.
 
-    ``memory://`` and ``sqlite:///PATH`` (relative) or ``sqlite:////PATH`` are built in; entry points
+    ``memory://``, ``sqlite:///PATH`` (relative) and ``sqlite:////PATH`` are built in; entry points
     of the group ``trio_runtime.state_backends`` add others. Raises `UnknownStateBackendError`.
     """
     scheme = url.partition("://")[0] if "://" in url else ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -168,7 +168,9 @@ class BaseStateBackend(ABC):
     async def _get_invocation(self, invocation_id: str) -> StoredInvocation | None: ...
 
     @abstractmethod
-    async def _add_history(self, invocation: HasId, invocation_history: InvocationHistory) -> None: ...
+    async def _add_history(
+        self, invocation: HasId, invocation_history: InvocationHistory
+    ) -> None: ...
 
     @abstractmethod
     async def _get_history(self, invocation: HasId) -> list[InvocationHistory]: ...
@@ -377,14 +379,14 @@ class BaseStateBackend(ABC):
         recovery: Recovery,
         *,
         runners: Collection[str] | None = None,
-        invocations: Collection[str] | None = None,
+        invocations: Collection[str] = (),
         pending_before: datetime | None = None,
     ) -> list[str]:
         """Take invocations from those who cannot go on with them, and return their ids.
 
-        What *runners* own, who are dead and are forgotten; these *invocations*, whose worker has
-        died; what has been pending since before *pending_before*; and, where *runners* is None,
-        what is owned by somebody who is not alive by his heartbeat. See `recovery_moves`.
+        What *runners* own, who are dead and are forgotten; where that is None, what is owned by
+        somebody who is not alive by his heartbeat. These *invocations*, whose worker has died; and
+        what has been pending since before *pending_before*. See `recovery_moves`.
         """
 
     @abstractmethod
@@ -395,13 +397,19 @@ class BaseStateBackend(ABC):
 
     @abstractmethod
     async def set_workflow_data(
-        self, workflow_identity: WorkflowIdentity, key: str, value: Any  # noqa: ANN401 - anything that JSON can hold
+        self,
+        workflow_identity: WorkflowIdentity,
+        key: str,
+        value: Any,  # noqa: ANN401 - anything that JSON can hold
     ) -> None:
         """Store a value for a workflow."""
 
     @abstractmethod
     async def get_workflow_data(
-        self, workflow_identity: WorkflowIdentity, key: str, default: Any = None  # noqa: ANN401 - as above
+        self,
+        workflow_identity: WorkflowIdentity,
+        key: str,
+        default: Any = None,  # noqa: ANN401 - as above
     ) -> Any:  # noqa: ANN401 - as above
         """Return a value of a workflow, or *default*."""
 
@@ -411,7 +419,10 @@ class BaseStateBackend(ABC):
 
     @abstractmethod
     async def set_workflow_deterministic_value(
-        self, workflow: WorkflowIdentity, key: str, value: Any  # noqa: ANN401 - as above
+        self,
+        workflow: WorkflowIdentity,
+        key: str,
+        value: Any,  # noqa: ANN401 - as above
     ) -> None:
         """Store what was decided in this workflow; the first value stays."""
 
