@@ -300,7 +300,7 @@ class MemoryStateBackend(BaseStateBackend):
         if same is not None:
             rejected = new.on_duplicate is OnDuplicate.REJECT and not self._idempotent(new)
             if not rejected:
-                return Registered(same.stored.invocation_id, False, same.stored.record.status)  # type: ignore[union-attr]
+                return Registered(same.stored.invocation_id, False, _record(same).status)
         row = self._insert(new, now)
         if new.idempotency_key is not None:
             self._by_idempotency[new.task, new.idempotency_key] = new.invocation_id
@@ -382,7 +382,7 @@ class MemoryStateBackend(BaseStateBackend):
         for move in moves:
             row = self._row(move.invocation_id)
             changes += self._move(row, move, now)
-            records.append(row.stored.record)  # type: ignore[arg-type]
+            records.append(_record(row))
         self.changes.publish(changes)
         return records
 
@@ -405,10 +405,9 @@ class MemoryStateBackend(BaseStateBackend):
             self.changes.publish(self._make(moves, now))
         else:
             row.stored = replace(row.stored, cancel_requested=True)
-            self.changes.publish([Change(invocation_id, row.stored.record.status, cancel=True)])  # type: ignore[union-attr]
-        record = row.stored.record
-        assert record is not None
-        return record
+            status = _record(row).status
+            self.changes.publish([Change(invocation_id, status, cancel=True)])
+        return _record(row)
 
     async def next_due(self, queues: Collection[str] | None = None) -> datetime | None:
         """See `BaseStateBackend.next_due`."""
@@ -422,10 +421,7 @@ class MemoryStateBackend(BaseStateBackend):
 
     @staticmethod
     def _outcome(row: _Row) -> Outcome:
-        status = row.stored.status
-        if status is None:
-            raise InvocationNotFoundError(row.stored.invocation_id)
-        return Outcome(row.stored.invocation_id, status, row.result, row.error)
+        return Outcome(row.stored.invocation_id, _record(row).status, row.result, row.error)
 
     async def _get_invocation(self, invocation_id: str) -> StoredInvocation | None:
         def look() -> StoredInvocation | None:
@@ -451,7 +447,7 @@ class MemoryStateBackend(BaseStateBackend):
                     if _fits(row.stored, which)
                     and (after is None or row.stored.invocation_id < after)
                 ),
-                key=lambda stored: stored.invocation_id,
+                key=_id,
                 reverse=True,
             )
             page = fitting[:limit]
@@ -669,6 +665,16 @@ class MemoryStateBackend(BaseStateBackend):
         """See `BaseStateBackend.get_workflow_sub_invocations`."""
         for each in await self._step(lambda: list(self._sub_invocations.get(workflow_id, ()))):
             yield each
+
+
+def _id(stored: StoredInvocation) -> str:
+    return stored.invocation_id
+
+
+def _record(row: _Row) -> InvocationStatusRecord:
+    if row.stored.record is None:  # it was stored, and never registered
+        raise InvocationNotFoundError(row.stored.invocation_id)
+    return row.stored.record
 
 
 def _over(row: _Row) -> bool:
