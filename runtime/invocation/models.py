@@ -78,13 +78,14 @@ class NewInvocation:
 class StoredInvocation(NewInvocation):
     """An invocation as the store has it at one moment.
 
-    *attempts* counts how often a body was begun, *deaths* how often its runner or its worker died
-    of that. *record* is None for one that was stored and never registered.
+    *attempts* counts how often a body was begun, *retries* how often it raised and was to be tried
+    again, *deaths* how often its runner or its worker died of it. *record* is None for one that was stored and never registered.
     """
 
     created_at: datetime
     record: InvocationStatusRecord | None
     attempts: int = 0
+    retries: int = 0
     deaths: int = 0
     cancel_requested: bool = False
 

@@ -21,7 +21,8 @@ BEGUN = OWNED - {_I.PENDING}
 def advance(stored: StoredInvocation, move: Move, now: datetime) -> StoredInvocation:
     """Return *stored* after *move*.
 
-    An attempt counts when the body is about to begin, a death when it is known that it was not left
+    An attempt counts when the body is about to begin, a retry when it is to be tried again, a death
+    when it is known that it was not left
     to its own end. Whoever waits for a runner again is cancelled no more. Raises
     `InvocationStatusTransitionError` and `InvocationStatusOwnershipError`.
     """
@@ -32,6 +33,7 @@ def advance(stored: StoredInvocation, move: Move, now: datetime) -> StoredInvoca
         record=record,
         due_at=move.due_at if status.is_available_for_run() and stored.record else stored.due_at,
         attempts=stored.attempts + (status is _I.RUNNING),
+        retries=stored.retries + (status is _I.RETRY),
         deaths=stored.deaths + (status is _I.RUNNING_RECOVERY),
         cancel_requested=stored.cancel_requested and status in OWNED,
     )

@@ -366,6 +366,10 @@ class BaseStateBackend(ABC):
         """Store that this runner is alive, the first time as well as later."""
 
     @abstractmethod
+    async def get_owned(self, runner_id: str) -> dict[str, bool]:
+        """Return the ids of what this runner owns, and whether it is to cancel it."""
+
+    @abstractmethod
     async def remove_runner(self, runner_id: str) -> None:
         """Forget a runner that has ended in order and owns nothing."""
 

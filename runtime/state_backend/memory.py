@@ -162,6 +162,7 @@ class MemoryStateBackend(BaseStateBackend):
         self._sequence = 0
         self._waiting = _Waiting()
         self._by_idempotency: dict[tuple[str, str], str] = {}
+        self._owned: dict[str, _Row] = {}
         self._registered_keys: dict[str, dict[str, _Row]] = {}
         self._running_keys: dict[str, str] = {}
         self._held_back: dict[str, list[tuple[int, int, _Row]]] = {}
@@ -240,6 +241,10 @@ class MemoryStateBackend(BaseStateBackend):
         row.history.append(
             InvocationHistory(move.invocation_id, now, status, context, owner or move.runner_id)
         )
+        if status in OWNED:
+            self._owned[move.invocation_id] = row
+        else:
+            self._owned.pop(move.invocation_id, None)
         if status.is_available_for_run():
             self._waiting.add(row, now)
         elif status in OWNED and stored.running_key is not None:
@@ -527,6 +532,18 @@ class MemoryStateBackend(BaseStateBackend):
         """See `BaseStateBackend.heartbeat`."""
         await self._step(lambda: self._runners.update({runner.runner_id: runner}))
 
+    async def get_owned(self, runner_id: str) -> dict[str, bool]:
+        """See `BaseStateBackend.get_owned`."""
+
+        def look() -> dict[str, bool]:
+            return {
+                row.stored.invocation_id: row.stored.cancel_requested
+                for row in self._owned.values()
+                if _record(row).runner_id == runner_id
+            }
+
+        return await self._step(look)
+
     async def remove_runner(self, runner_id: str) -> None:
         """See `BaseStateBackend.remove_runner`."""
         await self._step(lambda: self._runners.pop(runner_id, None))
@@ -550,7 +567,7 @@ class MemoryStateBackend(BaseStateBackend):
             alive = {each.runner_id for each in self._runners.values() if each.alive_until >= now}
             lost = [
                 row
-                for row in self._rows.values()
+                for row in self._owned.values()
                 if _is_lost(row, alive, runners, invocations, pending_before)
             ]
             changes: list[Change] = []
