@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
@@ -20,6 +21,8 @@ from runtime.service.plain import ServiceFunction, as_service_class
 from runtime.service.registry import get_available_services, get_service_class
 from runtime.service.service import Service, derive_name
 from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
+from runtime.state_backend._urls import make_state_backend
+from runtime.state_backend.base import BaseStateBackend
 from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.budget import DEFAULT_STOP_SEC
 from runtime.supervision.graph import Requirement, Stage
@@ -27,11 +30,23 @@ from runtime.supervision.health import HealthPolicy
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit
+from runtime.tasks.home import TaskDecorator, TaskHome
+from runtime.tasks.options import TaskKeywords
+from runtime.tasks.recovery import RecoverySettings
+from runtime.tasks.runner import RunnerSettings
+from runtime.tasks.task import Task
+from runtime.tasks.units import open_store, task_units
 
 S = TypeVar("S", bound=Service)
 _NOT_RESTARTED = RestartPolicy()
 #: Shows an application to the world outside, as a unit of the same tree: an HTTP server, say.
 Face = Callable[["Application"], Unit]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _runner(settings: RunnerSettings | Mapping[str, Any]) -> RunnerSettings:
+    return settings if isinstance(settings, RunnerSettings) else RunnerSettings(**settings)
 
 
 class Application(TreeBlock):
@@ -42,7 +57,9 @@ class Application(TreeBlock):
     until everything in it has ended; it can be given to ``nursery.start``.
 
     *config* is a manifest; without one there is just what is registered. *version* is what the
-    status shows where the manifest has none. *units* are run in the same tree, and so is what the
+    status shows where the manifest has none. Its tasks are kept in *state_backend*, a URL (default:
+    ``memory://``), and run by *runners*, each a `RunnerSettings` or what one is made of (default:
+    one, where there are tasks). *units* are run in the same tree, and so is what the
     *faces* make of the application. *host* says where
     processes run. With *keep* the tree goes on when everything has ended.
     """
@@ -53,6 +70,8 @@ class Application(TreeBlock):
         *,
         version: str = "0",
         plugin_directory: Path | None = None,
+        state_backend: str | None = None,
+        runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
         units: Iterable[Unit] = (),
         faces: Iterable[Face] = (),
         host: Host | None = None,
@@ -63,6 +82,9 @@ class Application(TreeBlock):
         self.config = config
         self._version = version
         self._services: dict[str, Service] = {}
+        self._home = TaskHome()
+        self._store_url = state_backend or "memory://"
+        self._runners = None if runners is None else [_runner(each) for each in runners]
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
         new = list(units)
@@ -122,6 +144,36 @@ class Application(TreeBlock):
                 )
             )
         return units
+
+    # --- tasks ------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, **options: Unpack[TaskKeywords]) -> TaskDecorator: ...
+    def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
+        """Make a task of a function: ``@app.task``, or ``@app.task(max_retries=3)``.
+
+        See `TaskHome.task`.
+        """
+        return self._home.task(*functions, **options)
+
+    @property
+    def tasks(self) -> TaskHome:
+        """All tasks, by name."""
+        return self._home
+
+    @property
+    def state_backend(self) -> BaseStateBackend:
+        """Where invocations are kept; raises `NotOpenError` while the application does not run."""
+        return self._home.state_backend
+
+    def _surroundings(self) -> AbstractAsyncContextManager[object]:
+        if not self._home.tasks:
+            return nullcontext()
+        return open_store(self._home, make_state_backend(self._store_url))
 
     # --- services ---------------------------------------------------------------------------------
 
@@ -238,6 +290,9 @@ class Application(TreeBlock):
         return [] if self.pilot is None else [self.pilot.sampler.run]
 
     def _prepare(self) -> None:
+        if self._home.tasks:
+            runners = [RunnerSettings()] if self._runners is None else self._runners
+            self.supervisor.add(*task_units(self._home, runners, RecoverySettings()))
         if self.pilot is not None:
             self.pilot.check_names()
         by_manifest = {entry.name for entry in self.config.services} if self.config else set()
