@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -122,10 +122,7 @@ class Invocation(Generic[R_co]):
         What was submitted by its body and is not over is cancelled with it. Raises
         `InvocationStatusTransitionError` when it is over.
         """
-        record = await self._backend.cancel(self.invocation_id, by=_BY)
-        if record.status is _I.KILLED:  # else its runner sees to that
-            await cancel_children(self._backend, self.invocation_id)
-        return record
+        return await cancel(self._backend, self.invocation_id)
 
     async def retry(self) -> Invocation[R_co]:
         """Let a killed one wait for a runner again; submit a failed one anew.
@@ -142,6 +139,14 @@ class Invocation(Generic[R_co]):
         return anyio.from_thread.run(self.result)
 
 
+async def cancel(backend: BaseStateBackend, invocation_id: str) -> InvocationStatusRecord:
+    """Cancel an invocation and what it has submitted, see `Invocation.cancel`."""
+    record = await backend.cancel(invocation_id, by=_BY)
+    if record.status is _I.KILLED:  # else its runner sees to that
+        await cancel_children(backend, invocation_id)
+    return record
+
+
 async def cancel_children(backend: BaseStateBackend, invocation_id: str) -> None:
     """Cancel all that an invocation has submitted and that is not over."""
     which = InvocationFilter(parent_id=invocation_id)
@@ -150,19 +155,11 @@ async def cancel_children(backend: BaseStateBackend, invocation_id: str) -> None
         page = await backend.list_invocations(which, limit=1000, after=cursor)
         for child in page.invocations:
             if child.status is not None and not child.status.is_over():
-                await _cancel_one(backend, child.invocation_id)
+                with suppress(InvocationStatusTransitionError):  # it has ended meanwhile
+                    await cancel(backend, child.invocation_id)
         cursor = page.next
         if cursor is None:
             return
-
-
-async def _cancel_one(backend: BaseStateBackend, invocation_id: str) -> None:
-    try:
-        record = await backend.cancel(invocation_id, by=_BY)
-    except InvocationStatusTransitionError:
-        return  # it has ended meanwhile
-    if record.status is _I.KILLED:
-        await cancel_children(backend, invocation_id)
 
 
 async def retry(backend: BaseStateBackend, invocation_id: str) -> str:
