@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
+from runtime import _late
 from runtime._tree_block import Companion, TreeBlock
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
@@ -21,8 +22,6 @@ from runtime.service.plain import ServiceFunction, as_service_class
 from runtime.service.registry import get_available_services, get_service_class
 from runtime.service.service import Service, derive_name
 from runtime.service.unit import DEFAULT_TIMEOUT_SEC, service_unit
-from runtime.state_backend._urls import make_state_backend
-from runtime.state_backend.base import BaseStateBackend
 from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.budget import DEFAULT_STOP_SEC
 from runtime.supervision.graph import Requirement, Stage
@@ -30,12 +29,13 @@ from runtime.supervision.health import HealthPolicy
 from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit
-from runtime.tasks.home import TaskDecorator, TaskHome
-from runtime.tasks.options import TaskKeywords
-from runtime.tasks.recovery import RecoverySettings
-from runtime.tasks.runner import RunnerSettings
-from runtime.tasks.task import Task
-from runtime.tasks.units import open_store, task_units
+
+if TYPE_CHECKING:
+    from runtime.state_backend.base import BaseStateBackend
+    from runtime.tasks.home import TaskDecorator, TaskHome
+    from runtime.tasks.options import TaskKeywords
+    from runtime.tasks.runner import RunnerSettings
+    from runtime.tasks.task import Task
 
 S = TypeVar("S", bound=Service)
 _NOT_RESTARTED = RestartPolicy()
@@ -43,10 +43,6 @@ _NOT_RESTARTED = RestartPolicy()
 Face = Callable[["Application"], Unit]
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def _runner(settings: RunnerSettings | Mapping[str, Any]) -> RunnerSettings:
-    return settings if isinstance(settings, RunnerSettings) else RunnerSettings(**settings)
 
 
 class Application(TreeBlock):
@@ -82,9 +78,9 @@ class Application(TreeBlock):
         self.config = config
         self._version = version
         self._services: dict[str, Service] = {}
-        self._home = TaskHome()
+        self._home: TaskHome | None = None
         self._store_url = state_backend or "memory://"
-        self._runners = None if runners is None else [_runner(each) for each in runners]
+        self._runners = None if runners is None else list(runners)
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
         new = list(units)
@@ -158,22 +154,33 @@ class Application(TreeBlock):
 
         See `TaskHome.task`.
         """
-        return self._home.task(*functions, **options)
+        return self.tasks.task(*functions, **options)
 
     @property
     def tasks(self) -> TaskHome:
         """All tasks, by name."""
+        if self._home is None:
+            made: TaskHome = _late.tasks().TaskHome()
+            self._home = made
         return self._home
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it has any, and with them a store and what runs them."""
+        return self._home is not None and bool(self._home.tasks)
 
     @property
     def state_backend(self) -> BaseStateBackend:
         """Where invocations are kept; raises `NotOpenError` while the application does not run."""
-        return self._home.state_backend
+        return self.tasks.state_backend
 
     def _surroundings(self) -> AbstractAsyncContextManager[object]:
-        if not self._home.tasks:
+        if not self.has_tasks:
             return nullcontext()
-        return open_store(self._home, make_state_backend(self._store_url))
+        around: AbstractAsyncContextManager[object] = _late.tasks().open_store(
+            self.tasks, self._store_url
+        )
+        return around
 
     # --- services ---------------------------------------------------------------------------------
 
@@ -290,9 +297,8 @@ class Application(TreeBlock):
         return [] if self.pilot is None else [self.pilot.sampler.run]
 
     def _prepare(self) -> None:
-        if self._home.tasks:
-            runners = [RunnerSettings()] if self._runners is None else self._runners
-            self.supervisor.add(*task_units(self._home, runners, RecoverySettings()))
+        if self.has_tasks:
+            self.supervisor.add(*_late.tasks().task_units(self.tasks, self._runners))
         if self.pilot is not None:
             self.pilot.check_names()
         by_manifest = {entry.name for entry in self.config.services} if self.config else set()

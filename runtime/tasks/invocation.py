@@ -6,7 +6,7 @@ import json
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import anyio.from_thread
 
@@ -24,12 +24,29 @@ from runtime.invocation.models import (
 from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 from runtime.state_backend.base import BaseStateBackend, InvocationFilter, InvocationHistory
 
-if TYPE_CHECKING:
-    from .task import Task
-
 R_co = TypeVar("R_co", covariant=True)
 _I = InvocationStatus
 _BY = "cancelled by request"  #: who owns for a moment what is killed while it waits
+
+
+class Home(Protocol):
+    """Where a task belongs: what says which store it is submitted to."""
+
+    @property
+    def state_backend(self) -> BaseStateBackend:
+        """The open store; raises `NotOpenError` while there is none."""
+        ...
+
+
+class Invocable(Protocol[R_co]):
+    """What an invocation needs of its task."""
+
+    name: str
+    home: Home
+
+    def load_result(self, text: str) -> R_co:
+        """Return a result that was stored as JSON."""
+        ...
 
 
 class Waiter(Protocol):
@@ -52,10 +69,10 @@ class Invocation(Generic[R_co]):
     """
 
     invocation_id: str
-    task: Task[..., R_co]
+    task: Invocable[R_co]
 
     def __init__(
-        self, task: Task[..., R_co], invocation_id: str, arguments: str | None = None
+        self, task: Invocable[R_co], invocation_id: str, arguments: str | None = None
     ) -> None:
         self.task, self.invocation_id = task, invocation_id
         self._arguments = arguments

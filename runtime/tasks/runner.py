@@ -65,6 +65,8 @@ class RunnerSettings:
 class RunningInvocation(Invocation[Any]):
     """An invocation whose body runs in this runner."""
 
+    task: Task[..., Any]
+
     def __init__(self, task: Task[..., Any], stored: StoredInvocation, runner: Runner) -> None:
         super().__init__(task, stored.invocation_id, stored.arguments)
         self.attempt = stored.attempts

@@ -8,30 +8,20 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.from_thread
 
 from runtime.invocation.models import NewInvocation, Registered, new_invocation_id
-from runtime.state_backend.base import BaseStateBackend
 
 from ._exceptions import TaskArgumentsError
 from .arguments import Signature, digest
-from .invocation import Invocation, waiting_in
+from .invocation import Home, Invocation, waiting_in
 from .options import ConcurrencyControl, TaskOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Home(Protocol):
-    """Where a task belongs: what says which store it is submitted to."""
-
-    @property
-    def state_backend(self) -> BaseStateBackend:
-        """The open store; raises `NotOpenError` while there is none."""
-        ...
 
 
 class Call(NamedTuple):

@@ -38,7 +38,8 @@ def make_tasks(application: Application) -> Blueprint:
     @tag(["tasks"])
     async def list_tasks() -> TaskList:
         """List the tasks."""
-        return TaskList(tasks=[view_task(each) for each in application.tasks.tasks.values()])
+        tasks = application.tasks.tasks.values() if application.has_tasks else ()
+        return TaskList(tasks=[view_task(each) for each in tasks])
 
     @blueprint.post("/<name>")
     @document_request(TaskSubmission)
@@ -65,7 +66,7 @@ def make_invocations(application: Application) -> Blueprint:
     blueprint = Blueprint("invocations", __name__, url_prefix="/invocations")
 
     def store_of(invocation_id: str) -> BaseStateBackend:
-        if not application.tasks.tasks:
+        if not application.has_tasks:
             raise InvocationNotFoundError(invocation_id)
         return application.state_backend
 
@@ -75,7 +76,7 @@ def make_invocations(application: Application) -> Blueprint:
     @tag(["invocations"])
     async def list_invocations(query_args: InvocationQuery) -> InvocationList:
         """List the invocations, the newest first."""
-        if not application.tasks.tasks:
+        if not application.has_tasks:
             return InvocationList(invocations=[], next=None)
         which = InvocationFilter(
             statuses=None if query_args.status is None else {query_args.status},
