@@ -403,7 +403,7 @@ def _controller() -> Any:  # noqa: ANN401 - one of APSW's, which are no types of
 
 
 async def _open_connection(path: str) -> apsw.AsyncConnection:
-    before = apsw.async_controller.set(_controller)
+    before = apsw.async_controller.set(_controller)  # type: ignore[arg-type] - it is called
     try:
         return await apsw.Connection.as_async(path, statementcachesize=_STATEMENTS)
     finally:
