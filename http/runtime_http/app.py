@@ -31,7 +31,12 @@ def create_app(
     application: Application, feed: EventFeed, usage: UsageWatch, shutdown: trio.Event
 ) -> QuartTrio:
     """Return the Quart application that shows and steers *application*."""
-    app = make_app("runtime_http", title="trio-runtime", version=version_of("trio-runtime"))
+    app = make_app(
+        "runtime_http",
+        application.secrets,
+        title="trio-runtime",
+        version=version_of("trio-runtime"),
+    )
 
     @app.get("/")
     @validate_response(ApplicationStatus)
