@@ -33,7 +33,7 @@ _LONGEST_SHOWN = 60
 
 _WRITTEN = re.compile(r"\$\$\{secret:(?P<plain>)|\$\{secret:(?P<address>[^{}]*)(?P<end>\}?)")
 _ADDRESS = re.compile(
-    r"//(?:file/(?P<file>.+)|env/(?P<variable>[A-Za-z_][A-Za-z0-9_]*))", re.DOTALL
+    r"//(?:file/(?P<file>[^{}]+)|env/(?P<variable>[A-Za-z_][A-Za-z0-9_]*))", re.DOTALL
 )
 _FORMS = "${secret://file/PATH} or ${secret://env/NAME}"
 
@@ -216,10 +216,9 @@ def _look_up(written: str, source: SecretSource) -> str:
 
 def _read(path: Path, written: str) -> str:
     try:
-        # A pipe must not be waited for: without this flag, to open one may take for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError(f"the secret {path} is no regular file")
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe may take for ever
+            raise ValueError(f"the secret {path} is no regular file")
+        with path.open("rb") as file:
             data = file.read(_LARGEST_KB * 1024 + 1)
     except FileNotFoundError as error:
         absolute = Path("/", written)
@@ -259,14 +258,13 @@ class Secrets:
 
     def add(self, values: Iterable[str]) -> None:
         """Hide *values* from now on."""
-        new = [value for value in values if value]
-        if all(value in self._values for value in new):
+        before = self._values.keys()
+        values = dict.fromkeys(filter(None, values))
+        # What is looked up again is among the newest again.
+        known = [*(value for value in before if value not in values), *values]
+        self._values = dict.fromkeys(known[-_MOST_KNOWN:])
+        if self._values.keys() == before:
             return
-        for value in new:
-            self._values.pop(value, None)
-            self._values[value] = None
-        for value in list(self._values)[:-_MOST_KNOWN]:
-            del self._values[value]
         forms = {form for value in self._values for form in _forms(value)}
         self._found_by = tuple(sorted(forms, key=len, reverse=True))
 
