@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the tests that take minutes: thousands of cycles or requests, the bench, an installation."""
+    """Run the tests that take minutes: thousands of cycles, the bench, an installation by pip."""
     run_tests(session, "python", "-m", "slow")
 
 
