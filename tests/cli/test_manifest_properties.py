@@ -334,7 +334,7 @@ LONG: Mapping[str, Callable[[int], str]] = {
     "a circle": lambda n: listed(
         lambda i: f"name: a{i}, path: sh, dependencies: [a{(i + 1) % (60 * n)}]", 60 * n
     ),
-    "dependencies": lambda n: one(f"dependencies: [{flow(lambda i: f'b{i}', 400 * n)}]"),
+    "dependencies": lambda n: one(f"dependencies: [{flow(lambda i: f'b{i}', 1_000 * n)}]"),
     "one dependency": lambda n: one(f"dependencies: [{flow(lambda i: 'a', 2_000 * n)}]"),
     "unknown keys": lambda n: one(flow(lambda i: f"b{i}: 1", 1_000 * n)),
     "unknown hooks": lambda n: one(f"lifecycle_hooks: [{flow(lambda i: f'h{i}', 2_000 * n)}]"),
