@@ -1012,7 +1012,7 @@ def test_a_program_that_loads_everything_itself_says_the_same(
 ) -> None:
     path = place(tmp_path / "bad", BAD[name])
     ask.folder = path.parent
-    fresh = ask("run", path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    fresh = ask.anew("run", path, env={"PYTHONDONTWRITEBYTECODE": "1"})
     again = loaded("run", path, cwd=path.parent)
     assert fresh.returncode == 2
     assert (fresh.stdout, fresh.stderr) == (again.stdout, again.stderr)
