@@ -31,13 +31,14 @@ class Site:
     tells: IO[str]
     hears: IO[str]
 
-    def say(self, word: str, answer: str) -> None:
-        """Say *word* and wait until *answer* comes."""
+    def say(self, word: str, answer: str) -> list[str]:
+        """Say *word* and wait until *answer* comes; return what comes with it."""
         self.tells.write(f"{word}\n")
         self.tells.flush()
-        said = self.hears.readline().strip()
+        said, *more = self.hears.readline().split() or [""]
         if said != answer:
             raise RuntimeError(f"the site said {said!r} and not {answer!r}")
+        return more
 
 
 def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
@@ -46,17 +47,15 @@ def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
         asked = {"/": whole, **{path: size_of(ours, path) for path in ("/healthz", "/readyz")}}
         pairs = [
             _compare(
-                f"{_REQUESTS:,} × `GET {path}` ({size:,} bytes), against a bare app on Hypercorn",
+                f"{_REQUESTS:,} times `GET {path}` ({size:,} bytes), against a bare app on Hypercorn",
                 [(ours, path), (bare, f"/{size}")],
                 runs,
                 turn_sec,
             )
             for path, size in asked.items()
         ]
-        what = f"{_REQUESTS:,} × {whole:,} bytes from the bare app, served by us, against Hypercorn"
-        pairs.append(
-            _compare(what, [(served, f"/{whole}"), (bare, f"/{whole}")], runs, turn_sec)
-        )
+        what = f"{_REQUESTS:,} times {whole:,} bytes of the bare app, served by us and by Hypercorn"
+        pairs.append(_compare(what, [(served, f"/{whole}"), (bare, f"/{whole}")], runs, turn_sec))
         pairs.append(_compare_storm(ours, runs, turn_sec))
     return pairs
 
@@ -64,15 +63,21 @@ def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
 @contextmanager
 def open_site(kind: str) -> Generator[Site]:
     """Run a server as long as the block lasts."""
-    command = [sys.executable, "-m", "bench.limits.site", kind]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as program:
+    with open_program("bench.limits.site", kind) as (tells, hears):
+        yield Site(int(hears.readline()), tells, hears)
+
+
+@contextmanager
+def open_program(*command: str) -> Generator[tuple[IO[str], IO[str]]]:
+    """Run a module as long as the block lasts; give its standard input and output."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with program:
         assert program.stdin is not None
         assert program.stdout is not None
         try:
-            port = int(program.stdout.readline())
-            yield Site(port, program.stdin, program.stdout)
+            yield program.stdin, program.stdout
         finally:
             program.stdin.close()  # the end of its input is its own
             program.wait()

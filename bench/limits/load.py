@@ -4,7 +4,7 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 CONNECTIONS: Final = 16
 _END: Final = b"\r\n\r\n"
@@ -25,7 +25,7 @@ class Load:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.size = 0  #: bytes of the body of the last answer
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,6 +70,7 @@ class Load:
             raise ConnectionError(f"the server answered {bytes(buffer[:head])!r}")
         buffer.clear()
         return True
+
 
 def _find_length(head: bytes) -> int:
     place = head.lower().index(_LENGTH) + len(_LENGTH)

@@ -3,15 +3,18 @@
 It prints its port, and ends with its standard input. *bare* is the least that an ASGI application
 can be, served by Hypercorn as it is; *served* is the same, served as the runtime serves. *ours* is
 a tree of services and processes with the runtime's HTTP server: of each line that it reads it kills
-all its processes time and again until the next line, and says when it has begun and ended.
+all its processes time and again until the next line, and says when it has begun and ended: how
+often it has killed them, the seconds from one time to the next, and the number of the last event.
 """
 
 import os
 import signal
+import statistics
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +22,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as serve_by_hypercorn
 
-from bench.limits.services import Manager, Worker
+from bench.limits.services import Worker
 from runtime import Application, open_guard
 from runtime._listening import open_listeners, parse_bind
 from runtime.manifest import Manifest
@@ -88,7 +91,7 @@ async def run_ours(host: Host) -> None:
             ]
         }
     )
-    settings = HttpSettings(token="none", bind=_ANY_PORT, announce=_announce)  # noqa: S106
+    settings = HttpSettings(token="none", bind=_ANY_PORT, announce=_announce)
     application = Application(config, faces=[partial(http_unit, settings=settings)], host=host)
     for number in range(MANY):
         application.register_service(Worker, f"service {number}")
@@ -96,20 +99,23 @@ async def run_ours(host: Host) -> None:
         lines = _read_lines()
         async for _ in lines:
             _say("begun")
+            deaths: list[float] = []
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_rage, application)
+                nursery.start_soon(_rage, application, deaths)
                 await anext(lines, None)
                 nursery.cancel_scope.cancel()
-            _say("ended")
+            taken = statistics.mean(b - a for a, b in pairwise(deaths)) if deaths[1:] else 0.0
+            _say(f"ended {len(deaths)} {taken} {application.supervisor.events.last}")
 
 
-async def _rage(application: Application) -> None:
-    """Kill all processes whenever all of them run."""
+async def _rage(application: Application, deaths: list[float]) -> None:
+    """Kill all processes whenever all of them run, and note when."""
     pilot, events = application.pilot, application.supervisor.events
     assert pilot is not None
     while True:
         running = [status for status in pilot.get_running_process(None) or [] if status.pid]
         if len(running) == MANY:
+            deaths.append(trio.current_time())
             for status in running:
                 with suppress(ProcessLookupError):
                     os.kill(status.pid, signal.SIGKILL)
