@@ -47,7 +47,7 @@ def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
         asked = {"/": whole, **{path: size_of(ours, path) for path in ("/healthz", "/readyz")}}
         pairs = [
             _compare(
-                f"{_REQUESTS:,} times `GET {path}` ({size:,} bytes), against a bare app on Hypercorn",
+                f"{_REQUESTS:,} times `GET {path}` ({size:,} bytes), by us and by a bare app",
                 [(ours, path), (bare, f"/{size}")],
                 runs,
                 turn_sec,
