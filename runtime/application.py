@@ -320,7 +320,7 @@ class Application(TreeBlock):
             return ServiceState.STOPPED if supervisor.stopping else ServiceState.STARTING
         if supervisor.stopping is not None:
             return ServiceState.STOPPING
-        if any(status.stage in (Stage.FAILED, Stage.HELD) for status in supervisor.statuses()):
+        if any(stage in (Stage.FAILED, Stage.HELD) for _, stage in supervisor.stages()):
             return ServiceState.ERROR
         return ServiceState.RUNNING if supervisor.settled else ServiceState.STARTING
 

@@ -38,6 +38,7 @@ _POLICY = (
         ]
     ),
 )
+_ON_EVERY_ANSWER = [*_ALWAYS, (b"cache-control", b"no-store"), _POLICY]
 
 Headers = Iterable[tuple[bytes, bytes]]
 #: The status and the body of an answer that is ready.
@@ -200,8 +201,7 @@ def complete_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return *headers* with those that every answer has."""
     given = [(name.lower(), value) for name, value in headers]
     names = {name for name, _ in given}
-    more = [*_ALWAYS, (b"cache-control", b"no-store"), _POLICY]
-    return [*given, *((name, value) for name, value in more if name not in names)]
+    return [*given, *(header for header in _ON_EVERY_ANSWER if header[0] not in names)]
 
 
 def _first_of_each(headers: Headers) -> dict[bytes, bytes]:

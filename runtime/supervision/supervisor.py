@@ -12,7 +12,7 @@ as soon as no live unit that depends on it has a stop due as well.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import trio
 
@@ -182,6 +182,16 @@ class Supervisor:
             if slot.unit.inner is not None:
                 found += slot.unit.inner.statuses()
         return found
+
+    def stages(self) -> Iterator[tuple[str, Stage]]:
+        """Yield the kind and the stage of every unit, nested ones too: what `statuses` says of it.
+
+        Costs a fraction of what `statuses` costs, for who asks often.
+        """
+        for slot in self._tree.slots.values():
+            yield slot.unit.kind, slot.stage
+            if slot.unit.inner is not None:
+                yield from slot.unit.inner.stages()
 
     def why(self, name: str) -> list[UnitEvent]:
         """Return the chain of events behind the last change of a unit, the newest first."""
