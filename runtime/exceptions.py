@@ -6,6 +6,15 @@ Each carries its facts as attributes, and its sentence is made from them.
 from runtime._control import ControlServerError as ControlServerError
 from runtime._control import OnTheLoopError as OnTheLoopError
 from runtime._control import TreeEndedError as TreeEndedError
+from runtime.invocation import InvocationCancelledError as InvocationCancelledError
+from runtime.invocation import InvocationError as InvocationError
+from runtime.invocation import InvocationNotFoundError as InvocationNotFoundError
+from runtime.invocation import InvocationRejectedError as InvocationRejectedError
+from runtime.invocation import InvocationStatusError as InvocationStatusError
+from runtime.invocation import InvocationStatusOwnershipError as InvocationStatusOwnershipError
+from runtime.invocation import InvocationStatusTransitionError as InvocationStatusTransitionError
+from runtime.invocation import NoResultError as NoResultError
+from runtime.invocation import TaskFailedError as TaskFailedError
 from runtime.manifest import ManifestError as ManifestError
 from runtime.process import CeilingError as CeilingError
 from runtime.process import HookError as HookError
@@ -26,6 +35,10 @@ from runtime.service import ServiceError as ServiceError
 from runtime.service import ServiceFailedError as ServiceFailedError
 from runtime.service import ServiceStopError as ServiceStopError
 from runtime.service import UnknownServiceClassError as UnknownServiceClassError
+from runtime.state_backend import NotOpenError as NotOpenError
+from runtime.state_backend import StateBackendError as StateBackendError
+from runtime.state_backend import StoreFileError as StoreFileError
+from runtime.state_backend import UnknownStateBackendError as UnknownStateBackendError
 from runtime.supervision._exceptions import DependencyCycleError as DependencyCycleError
 from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitError
 from runtime.supervision._exceptions import EndedBeforeReadyError as EndedBeforeReadyError

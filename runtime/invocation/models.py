@@ -79,7 +79,8 @@ class StoredInvocation(NewInvocation):
     """An invocation as the store has it at one moment.
 
     *attempts* counts how often a body was begun, *retries* how often it raised and was to be tried
-    again, *deaths* how often its runner or its worker died of it. *record* is None for one that was stored and never registered.
+    again, *deaths* how often its runner or its worker died of it. *record* is None for one that was
+    stored and never registered.
     """
 
     created_at: datetime
