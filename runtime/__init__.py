@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from runtime.supervision import Supervisor as Supervisor
     from runtime.supervision import Unit as Unit
     from runtime.supervision import current_unit as current_unit
+    from runtime.tasks import current_invocation as current_invocation
 
 _ROOMS = {
     "Application": "application",
@@ -49,6 +50,7 @@ _ROOMS = {
     "ServiceManager": "service",
     "Supervisor": "supervision",
     "Unit": "supervision",
+    "current_invocation": "tasks",
     "current_unit": "supervision",
     "load_manifest": "manifest",
     "open_guard": "guard",

@@ -50,6 +50,17 @@ def rich() -> tuple[ModuleType, ModuleType]:
     return importlib.import_module("rich.console"), importlib.import_module("rich.table")
 
 
+def tasks() -> ModuleType:
+    """Return ``runtime.tasks.units``, for an application that has tasks; it loads AnyIO."""
+    return importlib.import_module("runtime.tasks.units")
+
+
+def state_backend(scheme: str) -> Any:  # noqa: ANN401 - a class of a package that may not be loaded
+    """Return the bundled store of invocations for URLs of *scheme*: a class."""
+    names = {"memory": "MemoryStateBackend", "sqlite": "SQLiteStateBackend"}
+    return getattr(importlib.import_module(f"runtime.state_backend.{scheme}"), names[scheme])
+
+
 def tcp_control() -> ModuleType:
     """Return the bundled control server, for a manifest that asks for it."""
     return importlib.import_module("runtime.plugins.tcp_control")

@@ -31,12 +31,15 @@ def explain(
         return Problem(location, f"unknown key{hint}")
     if error["type"] == "missing":
         return Problem((*location, key) if location[-1:] != (key,) else location, "is missing")
-    if error["type"] in _WORDS:
-        return Problem(location, _WORDS[error["type"]])
     if error["type"] == "string_type" and isinstance(error["input"], int | float):
         return Problem(location, "must be text; put it in quotes")
-    words = error["msg"].removeprefix("Value error, ")
-    return Problem(location, words[:1].lower() + words[1:])
+    return Problem(location, in_our_words(error))
+
+
+def in_our_words(error: ErrorDetails) -> str:
+    """Return what is wrong with a value, wherever it stands."""
+    words = _WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return words[:1].lower() + words[1:]
 
 
 def place_in(

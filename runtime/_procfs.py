@@ -115,6 +115,13 @@ def list_children(pid: int, *, one_thread: bool = False) -> list[int]:
     return [int(child) for children in listed for child in children.split()]
 
 
+def where_pids_mean_the_same() -> str:
+    """Return what names this boot of the host and this PID namespace, nothing if unknown."""
+    boot = _read("/proc/sys/kernel/random/boot_id").decode(errors="replace").strip()
+    namespace = _read_link("/proc/self/ns/pid")
+    return f"{boot} {namespace}" if boot and namespace else ""
+
+
 def list_pids() -> list[int]:
     """Return the pid of every process that may be seen from here."""
     return _list_numbers("/proc")

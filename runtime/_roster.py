@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self, final
 
-from runtime._procfs import read_stat
+from runtime._procfs import read_stat, where_pids_mean_the_same
 
 _NAME: Final = "processes"
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -50,7 +50,7 @@ def read_roster(folder: Path) -> list[Entry]:
         header, *lines = (folder / _NAME).read_text("ascii").split("\n")
     except (OSError, ValueError):
         return []
-    if not header or header != _where_pids_mean_the_same():
+    if not header or header != where_pids_mean_the_same():
         return []
     return [entry for line in lines if (entry := Entry.parse(line)) is not None]
 
@@ -104,7 +104,7 @@ class Roster:
     def _rewrite(self) -> None:
         """Put a file with the living only in the place of the other, whole at any time."""
         lines: Sequence[bytes] = list(self._living.values())
-        content = _where_pids_mean_the_same().encode() + b"".join(lines)
+        content = where_pids_mean_the_same().encode() + b"".join(lines)
         new = self._path.with_name(f"{_NAME}.new")
         file = None
         try:
@@ -125,13 +125,3 @@ class Roster:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-def _where_pids_mean_the_same() -> str:
-    """Return what names this boot of the host and this PID namespace, nothing if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116
-    except OSError:
-        return ""
-    return f"{boot} {namespace}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +37,10 @@ class TreeBlock:
         """Return what is to run beside the tree."""
         return []
 
+    def _surroundings(self) -> AbstractAsyncContextManager[object]:
+        """Return the block that is around the tree: what its units use, from first to last."""
+        return nullcontext()
+
     async def start(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until everything has ended or `stop` is called; cancelled, stop in order.
 
@@ -50,7 +54,7 @@ class TreeBlock:
     async def _run(self, *, task_status: trio.TaskStatus[None]) -> None:
         ended_by: BaseException | None = None
         try:
-            async with trio.open_nursery() as nursery:
+            async with self._surroundings(), trio.open_nursery() as nursery:
                 for companion in self._companions():
                     nursery.start_soon(companion)
                 try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import trio
 
+from runtime import _late
 from runtime._tree_block import Companion, TreeBlock
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
@@ -28,10 +30,19 @@ from runtime.supervision.restart import RestartPolicy
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit
 
+if TYPE_CHECKING:
+    from runtime.state_backend.base import BaseStateBackend
+    from runtime.tasks.home import TaskDecorator, TaskHome
+    from runtime.tasks.options import TaskKeywords
+    from runtime.tasks.runner import RunnerSettings
+    from runtime.tasks.task import Task
+
 S = TypeVar("S", bound=Service)
 _NOT_RESTARTED = RestartPolicy()
 #: Shows an application to the world outside, as a unit of the same tree: an HTTP server, say.
 Face = Callable[["Application"], Unit]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Application(TreeBlock):
@@ -42,7 +53,9 @@ class Application(TreeBlock):
     until everything in it has ended; it can be given to ``nursery.start``.
 
     *config* is a manifest; without one there is just what is registered. *version* is what the
-    status shows where the manifest has none. *units* are run in the same tree, and so is what the
+    status shows where the manifest has none. Its tasks are kept in *state_backend*, a URL (default:
+    ``memory://``), and run by *runners*, each a `RunnerSettings` or what one is made of (default:
+    one, where there are tasks). *units* are run in the same tree, and so is what the
     *faces* make of the application. *host* says where
     processes run. With *keep* the tree goes on when everything has ended.
     """
@@ -53,6 +66,8 @@ class Application(TreeBlock):
         *,
         version: str = "0",
         plugin_directory: Path | None = None,
+        state_backend: str | None = None,
+        runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
         units: Iterable[Unit] = (),
         faces: Iterable[Face] = (),
         host: Host | None = None,
@@ -63,6 +78,9 @@ class Application(TreeBlock):
         self.config = config
         self._version = version
         self._services: dict[str, Service] = {}
+        self._home: TaskHome | None = None
+        self._store_url = state_backend or "memory://"
+        self._runners = None if runners is None else list(runners)
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
         new = list(units)
@@ -122,6 +140,47 @@ class Application(TreeBlock):
                 )
             )
         return units
+
+    # --- tasks ------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, **options: Unpack[TaskKeywords]) -> TaskDecorator: ...
+    def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
+        """Make a task of a function: ``@app.task``, or ``@app.task(max_retries=3)``.
+
+        See `TaskHome.task`.
+        """
+        return self.tasks.task(*functions, **options)
+
+    @property
+    def tasks(self) -> TaskHome:
+        """All tasks, by name."""
+        if self._home is None:
+            made: TaskHome = _late.tasks().TaskHome()
+            self._home = made
+        return self._home
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it has any, and with them a store and what runs them."""
+        return self._home is not None and bool(self._home.tasks)
+
+    @property
+    def state_backend(self) -> BaseStateBackend:
+        """Where invocations are kept; raises `NotOpenError` while the application does not run."""
+        return self.tasks.state_backend
+
+    def _surroundings(self) -> AbstractAsyncContextManager[object]:
+        if not self.has_tasks:
+            return nullcontext()
+        around: AbstractAsyncContextManager[object] = _late.tasks().open_store(
+            self.tasks, self._store_url
+        )
+        return around
 
     # --- services ---------------------------------------------------------------------------------
 
@@ -238,6 +297,8 @@ class Application(TreeBlock):
         return [] if self.pilot is None else [self.pilot.sampler.run]
 
     def _prepare(self) -> None:
+        if self.has_tasks:
+            self.supervisor.add(*_late.tasks().task_units(self.tasks, self._runners))
         if self.pilot is not None:
             self.pilot.check_names()
         by_manifest = {entry.name for entry in self.config.services} if self.config else set()

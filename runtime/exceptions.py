@@ -49,3 +49,9 @@ from runtime.supervision._exceptions import UnitFailedError as UnitFailedError
 from runtime.supervision._exceptions import UnitInUseError as UnitInUseError
 from runtime.supervision._exceptions import UnitNameError as UnitNameError
 from runtime.supervision._exceptions import UnknownUnitError as UnknownUnitError
+from runtime.tasks import DuplicateTaskError as DuplicateTaskError
+from runtime.tasks import TaskArgumentsError as TaskArgumentsError
+from runtime.tasks import TaskDefinitionError as TaskDefinitionError
+from runtime.tasks import TaskError as TaskError
+from runtime.tasks import TaskResultError as TaskResultError
+from runtime.tasks import UnknownTaskError as UnknownTaskError

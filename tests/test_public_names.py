@@ -8,14 +8,17 @@ import pytest
 
 import runtime
 
-PACKAGES = ("runtime.process", "runtime.service", "runtime.supervision", "runtime.exceptions")
+PACKAGES = (
+    *("runtime.process", "runtime.service", "runtime.supervision", "runtime.exceptions"),
+    *("runtime.invocation", "runtime.state_backend", "runtime.tasks"),
+)
 PUBLIC = {
     "runtime": {
         *("Application", "Condition", "Guard", "Manifest", "Plugin", "Process", "ProcessManifest"),
         "HealthPolicy",
         *("ProcessPilot", "Service", "ServiceConfiguration", "ServiceManager"),
         *("ProcessState", "ProcessStatus", "Requirement", "RestartPolicy", "Supervisor", "Unit"),
-        *("current_unit", "load_manifest", "open_guard"),
+        *("current_invocation", "current_unit", "load_manifest", "open_guard"),
     },
     "runtime.process": {
         *("CeilingError", "CeilingsSpec", "Dependency", "HookError", "LogSpec", "NotReadyError"),
@@ -71,6 +74,36 @@ PUBLIC = {
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
         *("UnhealthyError", "UnitNameError", "UnresponsiveError"),
         "UnknownUnitError",
+        *("InvocationCancelledError", "InvocationError", "InvocationNotFoundError"),
+        *("InvocationRejectedError", "InvocationStatusError", "InvocationStatusOwnershipError"),
+        *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
+        *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
+        *("DuplicateTaskError", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
+        *("TaskResultError", "UnknownTaskError"),
+    },
+    "runtime.invocation": {
+        *("AppInfo", "ErrorRecord", "InvocationCancelledError", "InvocationError"),
+        *("InvocationNotFoundError", "InvocationRejectedError", "InvocationStatus"),
+        *("InvocationStatusError", "InvocationStatusOwnershipError", "InvocationStatusRecord"),
+        *("InvocationStatusTransitionError", "Move", "NewInvocation", "NoResultError"),
+        *("OnDuplicate", "Outcome", "Registered", "RunnerRecord", "StoredInvocation"),
+        *("TaskFailedError", "WorkflowIdentity"),
+    },
+    "runtime.invocation.status": {
+        *("InvocationStatus", "InvocationStatusRecord", "StatusConfiguration", "StatusDefinition"),
+        *("compute_new_owner", "get_status_definition", "status_record_transition"),
+        *("validate_ownership", "validate_transition"),
+    },
+    "runtime.state_backend": {
+        *("AppInfo", "BaseStateBackend", "Change", "Changes", "InvocationFilter"),
+        *("InvocationHistory", "NotOpenError", "Page", "StateBackendError", "StoreFileError"),
+        *("UnknownStateBackendError", "WorkflowIdentity", "make_state_backend"),
+    },
+    "runtime.tasks": {
+        *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
+        *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
+        *("TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
+        "current_invocation",
     },
 }
 

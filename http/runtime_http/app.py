@@ -22,6 +22,7 @@ from .probes import probe_life, probe_readiness
 from .routes.page import make_page
 from .routes.processes import make_processes, make_stats
 from .routes.services import make_services
+from .routes.tasks import make_invocations, make_tasks
 from .routes.tree import make_tree
 from .usage import UsageWatch
 
@@ -70,6 +71,8 @@ def create_app(
         make_services(application),
         make_processes(application, usage, shutdown),
         make_stats(usage),
+        make_tasks(application),
+        make_invocations(application),
         make_tree(application, feed),
         make_page(),
     ):

@@ -14,6 +14,11 @@ from pydantic import BaseModel, ValidationError
 from runtime.service.models import ApplicationStatus, ServiceStatus
 
 from .models import (
+    HistoryLine,
+    InvocationHistoryView,
+    InvocationList,
+    InvocationResult,
+    InvocationView,
     LogLine,
     LogLines,
     ProcessList,
@@ -22,6 +27,9 @@ from .models import (
     ServiceList,
     ServiceRegistration,
     ServiceSummary,
+    Submitted,
+    TaskList,
+    TaskView,
     TreeView,
     UnitView,
     Why,
@@ -219,6 +227,63 @@ class Client:
         """Stop a service, and let it be forgotten."""
         response = await self._request("DELETE", f"/services/{_part(name)}")
         return self._read(response, ServiceChange)
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    async def tasks(self) -> list[TaskView]:
+        """Return all tasks."""
+        return (await self._get("/tasks", TaskList)).tasks
+
+    async def submit(
+        self,
+        task: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        delay_sec: float = 0,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submitted:
+        """Submit a call of a task, by ``module.function`` or the function's name alone."""
+        body = {
+            "arguments": dict(arguments or {}),
+            "delay_sec": delay_sec,
+            "priority": priority,
+            "idempotency_key": idempotency_key,
+        }
+        return await self._post(f"/tasks/{_part(task)}", Submitted, body)
+
+    async def invocations(
+        self,
+        *,
+        status: str | None = None,
+        task: str | None = None,
+        workflow: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> InvocationList:
+        """Return invocations, the newest first, and the cursor for more."""
+        asked = {"status": status, "task": task, "workflow": workflow, "after": after}
+        params = {name: value for name, value in asked.items() if value is not None}
+        return await self._get("/invocations", InvocationList, {**params, "limit": str(limit)})
+
+    async def invocation(self, invocation_id: str) -> InvocationView:
+        """Return how an invocation stands."""
+        return await self._get(f"/invocations/{_part(invocation_id)}", InvocationView)
+
+    async def history(self, invocation_id: str) -> list[HistoryLine]:
+        """Return all that has happened to an invocation, the oldest first."""
+        path = f"/invocations/{_part(invocation_id)}/history"
+        return (await self._get(path, InvocationHistoryView)).root
+
+    async def result(self, invocation_id: str) -> InvocationResult:
+        """Return how an invocation has ended, or its status while it has not."""
+        return await self._get(f"/invocations/{_part(invocation_id)}/result", InvocationResult)
+
+    async def change_invocation(
+        self, invocation_id: str, verb: Literal["cancel", "retry"]
+    ) -> InvocationView:
+        """Cancel an invocation, or try it again; return how the one in question stands then."""
+        return await self._post(f"/invocations/{_part(invocation_id)}/{verb}", InvocationView)
 
     # --- how ----------------------------------------------------------------------------------
 

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
 
+from runtime.invocation import InvocationStatus
 from runtime.process import ProcessStatus
 from runtime.service.models import ServiceState
 
@@ -209,3 +210,121 @@ class LogQuery(BaseModel):
         default=None, pattern="^(stdout|stderr)$", description="stdout or stderr; unset: both."
     )
     follow: bool = Field(default=False, description="Go on with what comes, as server-sent events.")
+
+
+class TaskView(BaseModel):
+    """A task that may be submitted."""
+
+    name: str = Field(description="Its name, module.function.")
+    description: str = Field(description="The first line of its docstring.")
+    parameters: list[str] = Field(description="The names of its parameters.")
+    queue: str = Field(description="The queue that its invocations wait in.")
+
+
+class TaskList(BaseModel):
+    """All tasks."""
+
+    tasks: list[TaskView] = Field(description="The tasks, in the order of their definition.")
+
+
+class TaskSubmission(BaseModel):
+    """What a task is to be called with, and when."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    arguments: dict[str, JsonValue] = Field(default={}, description="The arguments, by name.")
+    delay_sec: float = Field(
+        default=0, ge=0, le=315_360_000, description="Seconds until it may be run."
+    )
+    priority: int | None = Field(
+        default=None,
+        ge=-1_000_000,
+        le=1_000_000,
+        description="Higher goes first; unset: the task's.",
+    )
+    idempotency_key: str | None = Field(
+        default=None,
+        max_length=500,
+        description="The task is submitted once for each key; later ones get the first.",
+    )
+
+
+class Submitted(BaseModel):
+    """An invocation that is in the store."""
+
+    invocation_id: str = Field(description="Its id.")
+    status: InvocationStatus = Field(description="Its status.")
+
+
+class InvocationTimes(BaseModel):
+    """When what happened to an invocation."""
+
+    created_at: datetime = Field(description="When it was submitted.")
+    changed_at: datetime = Field(description="When it came to its status.")
+    due_at: datetime | None = Field(description="When it may be run at the earliest.")
+
+
+class InvocationView(BaseModel):
+    """How an invocation stands."""
+
+    invocation_id: str = Field(description="Its id.")
+    task: str = Field(description="The task that it calls.")
+    status: InvocationStatus = Field(description="Its status.")
+    runner_id: str | None = Field(description="The runner that owns it.")
+    arguments: JsonValue = Field(description="What the task is called with, by name.")
+    timestamps: InvocationTimes = Field(description="When what happened.")
+    parent: str | None = Field(description="The invocation that has submitted it.")
+    workflow: str | None = Field(description="The workflow that it is part of.")
+    queue: str = Field(description="The queue that it waits in.")
+    priority: int = Field(description="Higher goes first.")
+    attempts: int = Field(description="How often its body was begun.")
+    cancel_requested: bool = Field(description="Whether its runner is to cancel it.")
+    retry_of: str | None = Field(description="The failed invocation that it repeats.")
+
+
+class InvocationList(BaseModel):
+    """Some invocations."""
+
+    invocations: list[InvocationView] = Field(description="The invocations, the newest first.")
+    next: str | None = Field(description="The cursor for what comes after them, if anything does.")
+
+
+class InvocationQuery(BaseModel):
+    """Which invocations."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: InvocationStatus | None = Field(default=None, description="Those of this status.")
+    task: str | None = Field(default=None, description="Those of this task, module.function.")
+    workflow: str | None = Field(default=None, description="Those of this workflow.")
+    limit: int = Field(default=100, ge=1, le=1000, description="How many at most.")
+    after: str | None = Field(default=None, description="The cursor of the page before.")
+
+
+class HistoryLine(BaseModel):
+    """Something that has happened to an invocation."""
+
+    status: InvocationStatus | None = Field(description="The status it came to; null: a remark.")
+    timestamp: datetime = Field(description="When.")
+    runner_id: str | None = Field(description="Who owned it, or moved it.")
+    context: JsonValue = Field(description="What else was told.")
+
+
+class InvocationHistoryView(RootModel[list[HistoryLine]]):
+    """All that has happened to an invocation, the oldest first."""
+
+
+class ErrorView(BaseModel):
+    """What a task has raised."""
+
+    type: str = Field(description="The name of its class.")
+    message: str = Field(description="What it says.")
+    traceback: str = Field(description="Where in the task it was raised.")
+
+
+class InvocationResult(BaseModel):
+    """How an invocation has ended, or that it has not."""
+
+    status: InvocationStatus = Field(description="Its status.")
+    result: JsonValue = Field(default=None, description="What the task has returned.")
+    error: ErrorView | None = Field(default=None, description="What it has raised.")

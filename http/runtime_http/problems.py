@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from runtime.invocation import InvocationNotFoundError
 from runtime.service import ConfigurationError
 from runtime.service._exceptions import (
     NotRegisteredError,
@@ -20,6 +21,7 @@ from runtime.supervision._exceptions import (
     UnitNameError,
     UnknownUnitError,
 )
+from runtime.tasks import TaskArgumentsError, UnknownTaskError
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -79,4 +81,17 @@ def explain(error: Exception) -> HttpProblem | None:  # noqa: PLR0911 - a table 
             return HttpProblem(422, str(error))
         case ServiceError():
             return HttpProblem(409, str(error))
+    return _explain_of_tasks(error)
+
+
+def _explain_of_tasks(error: Exception) -> HttpProblem | None:
+    match error:
+        case UnknownTaskError() if error.ambiguous:
+            return HttpProblem(409, str(error), {"name": error.name, "tasks": error.known})
+        case UnknownTaskError():
+            return HttpProblem(404, str(error), {"name": error.name})
+        case InvocationNotFoundError():
+            return HttpProblem(404, str(error), {"invocation_id": error.invocation_id})
+        case TaskArgumentsError():
+            return HttpProblem(422, str(error), {"problems": error.problems})
     return None

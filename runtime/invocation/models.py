@@ -79,8 +79,8 @@ class StoredInvocation(NewInvocation):
     """An invocation as the store has it at one moment.
 
     *attempts* counts how often a body was begun, *retries* how often it raised and was to be tried
-    again, *deaths* how often its runner or its worker died of it. *record* is None for one that was
-    stored and never registered.
+    again, *deaths* how often its runner or its worker died of it. *record* is None for one that
+    was stored and never registered.
     """
 
     created_at: datetime
@@ -136,13 +136,13 @@ class Outcome:
 class RunnerRecord:
     """A runner that takes invocations, and how others see that it is dead.
 
-    On the same *host* and boot: when no process of *pid* has *pid_started* (clock ticks since
-    boot) any more; anywhere: when nothing was heard of it until *alive_until*.
+    Where pids mean the same (*pid_space*): when no process of *pid* has *pid_started* (clock ticks
+    since boot) any more; anywhere: when nothing was heard of it until *alive_until*.
     """
 
     runner_id: str
     host: str
-    boot_id: str
+    pid_space: str
     pid: int
     pid_started: int
     started_at: datetime

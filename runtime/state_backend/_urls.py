@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from typing import Final
 
+from runtime import _late
 from runtime.invocation.models import AppInfo
 
 from ._exceptions import UnknownStateBackendError
 from .base import BaseStateBackend
 
 #: Distributions add stores of their own here: the name is the scheme, the value a class.
-ENTRY_POINTS = "trio_runtime.state_backends"
-
-
-def _built_in(scheme: str) -> type[BaseStateBackend] | None:
-    # Each brings libraries that only its users need.
-    if scheme == "memory":
-        from .memory import MemoryStateBackend  # noqa: PLC0415 - as above
-
-        return MemoryStateBackend
-    if scheme == "sqlite":
-        from .sqlite import SQLiteStateBackend  # noqa: PLC0415 - as above
-
-        return SQLiteStateBackend
-    return None
+ENTRY_POINTS: Final = "trio_runtime.state_backends"
+_BUNDLED: Final = ("memory", "sqlite")
 
 
 def make_state_backend(url: str, app: AppInfo | None = None) -> BaseStateBackend:
@@ -32,11 +21,14 @@ def make_state_backend(url: str, app: AppInfo | None = None) -> BaseStateBackend
     ``memory://``, ``sqlite:///PATH`` (relative) and ``sqlite:////PATH`` are built in; entry points
     of the group ``trio_runtime.state_backends`` add others. Raises `UnknownStateBackendError`.
     """
-    scheme = url.partition("://")[0] if "://" in url else ""
-    kind = _built_in(scheme)
-    if kind is None:
-        found = {each.name: each for each in entry_points(group=ENTRY_POINTS)}
-        if scheme not in found:
-            raise UnknownStateBackendError(url, {"memory", "sqlite", *found})
-        kind = found[scheme].load()
+    scheme, found, _ = url.partition("://")
+    if not found:
+        raise UnknownStateBackendError(url, _BUNDLED)
+    if scheme in _BUNDLED:
+        bundled: type[BaseStateBackend] = _late.state_backend(scheme)
+        return bundled(url, app)
+    others = {each.name: each for each in _late.entry_points(ENTRY_POINTS)}
+    if scheme not in others:
+        raise UnknownStateBackendError(url, {*_BUNDLED, *others})
+    kind: type[BaseStateBackend] = others[scheme].load()
     return kind(url, app)

@@ -1,0 +1,103 @@
+"""The tasks of an application by name, and the store that they are submitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
+
+from runtime.state_backend._exceptions import NotOpenError
+from runtime.state_backend.base import BaseStateBackend
+
+from ._exceptions import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
+from .options import TaskKeywords, TaskOptions
+from .task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator(Protocol):
+    """Makes a task of the function that it decorates."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class TaskHome:
+    """What the tasks of one application have in common."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[..., Any]] = {}
+        self._backend: BaseStateBackend | None = None
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]:
+        """All tasks, by ``module.function``."""
+        return self._tasks
+
+    @overload
+    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, **options: Unpack[TaskKeywords]) -> TaskDecorator: ...
+    def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
+        """Make a task of a function: ``@app.task``, or ``@app.task(max_retries=3)``.
+
+        The options are those of `TaskOptions`. Raises `TaskDefinitionError` for others, or for
+        values that they cannot have, and `DuplicateTaskError`.
+        """
+
+        def make(function: Callable[..., Any]) -> Task[..., Any]:
+            try:
+                wanted = TaskOptions(**options)
+            except (TypeError, ValueError) as error:
+                raise TaskDefinitionError(function.__qualname__, str(error)) from None
+            task: Task[..., Any] = Task(self, function, wanted)
+            self.add(task)
+            return task
+
+        return make(*functions) if functions else make
+
+    def add(self, task: Task[..., Any]) -> None:
+        """Add a task; raises `DuplicateTaskError`."""
+        if task.name in self._tasks:
+            raise DuplicateTaskError(task.name)
+        self._tasks[task.name] = task
+
+    def adopt(self, other: TaskHome) -> None:
+        """Take the tasks of *other* in: they are submitted to this store from now on."""
+        for task in list(other._tasks.values()):
+            self.add(task)
+            task.home = self
+
+    def find(self, name: str) -> Task[..., Any]:
+        """Return the task ``module.function``, or the only one of that function's name.
+
+        Raises `UnknownTaskError`.
+        """
+        if name in self._tasks:
+            return self._tasks[name]
+        found = [each for each in self._tasks if each.rpartition(".")[2] == name]
+        if len(found) == 1:
+            return self._tasks[found[0]]
+        raise UnknownTaskError(name, found or self._tasks, ambiguous=bool(found))
+
+    @property
+    def state_backend(self) -> BaseStateBackend:
+        """The open store; raises `NotOpenError` while there is none."""
+        if self._backend is None:
+            raise NotOpenError("(none)", "tasks are submitted while their application runs")
+        return self._backend
+
+    @contextmanager
+    def using(self, backend: BaseStateBackend) -> Iterator[None]:
+        """Submit to *backend*, which is open, during the block."""
+        self._backend = backend
+        try:
+            yield
+        finally:
+            self._backend = None
