@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import chain
 
 import anyio
 
@@ -125,7 +126,7 @@ class ClaimTests(Kit):
             async with anyio.create_task_group() as group:
                 for each in range(5):
                     group.start_soon(claim, f"r{each}")
-            assert sorted(sum(taken.values(), [])) == sorted(wanted)
+            assert sorted(chain.from_iterable(taken.values())) == sorted(wanted)
             for name, mine in taken.items():
                 assert mine == sorted(mine)  # none before an older one
                 assert await store.get_owned(name) == dict.fromkeys(mine, False)

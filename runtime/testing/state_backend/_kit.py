@@ -158,7 +158,7 @@ async def contexts(store: BaseStateBackend, invocation_id: str) -> list[Any]:
 async def let_time_pass(store: BaseStateBackend, until: datetime | None = None) -> datetime:
     """Return when the clock of the store has gone on, past *until*, with what it says then."""
     until = until or store.now() + timedelta(milliseconds=2)
-    while store.now() <= until:
+    while store.now() <= until:  # noqa: ASYNC110 - its clock need not be that of the loop
         await anyio.sleep(0.002)
     return store.now()
 
@@ -169,7 +169,7 @@ def runner(store: BaseStateBackend, runner_id: str, alive_for: timedelta = HOUR)
     return RunnerRecord(
         runner_id=runner_id,
         host="here",
-        boot_id="b",
+        pid_space="b",
         pid=7,
         pid_started=123,
         started_at=now,

@@ -8,7 +8,20 @@ from datetime import timedelta
 from runtime.invocation.models import OnDuplicate, Registered, WorkflowIdentity
 from runtime.invocation.status import InvocationStatusRecord
 
-from ._kit import HOUR, NOBODY, Heard, Kit, S, asked, brought_to, facts_of, ids, put, raises, statuses
+from ._kit import (
+    HOUR,
+    NOBODY,
+    Heard,
+    Kit,
+    S,
+    asked,
+    brought_to,
+    facts_of,
+    ids,
+    put,
+    raises,
+    statuses,
+)
 
 
 class RegistrationTests(Kit):
