@@ -25,7 +25,8 @@ class Change:
     outcome: Outcome | None = None
 
 
-#: Called with what has been committed together, in the order in which it happened.
+#: Called with what has been committed together, in the order in which it happened. An empty list:
+#: something has changed, nobody here knows what.
 Listener = Callable[[list[Change]], None]
 
 
@@ -90,6 +91,11 @@ class Changes:
                 self._watches.pop(invocation_id, None)
 
     @property
+    def wanted(self) -> bool:
+        """Whether anybody listens or waits."""
+        return bool(self._listeners or self._watches)
+
+    @property
     def watched(self) -> list[str]:
         """The ids of all that somebody waits for."""
         return list(self._watches)
@@ -103,6 +109,11 @@ class Changes:
                     self._wake(invocation_id, change.outcome)
         for listener in list(self._listeners.values()):
             listener(changes)
+
+    def publish_unknown(self) -> None:
+        """Tell who listens that something has changed that nobody here knows."""
+        for listener in list(self._listeners.values()):
+            listener([])
 
     def look_again(self, invocation_ids: Iterable[str] | None = None) -> None:
         """Let who waits for these (for any, without ids) look: nobody knows what has changed."""

@@ -1,0 +1,449 @@
+"""Invocations in a file of SQLite: durable when a call returns, for many processes at once.
+
+Two connections, each with a thread of its own: one writes, and many writes share a commit; the
+other reads, and does not wait for commits. Other processes are told of changes by datagrams, and
+look now and then in case one was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from types import TracebackType
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import anyio
+import apsw
+import apsw.aio
+
+from runtime.invocation.errors import ErrorRecord
+from runtime.invocation.models import (
+    AppInfo,
+    Move,
+    NewInvocation,
+    Outcome,
+    Registered,
+    RunnerRecord,
+    StoredInvocation,
+    WorkflowIdentity,
+)
+from runtime.invocation.moves import Recovery
+from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
+
+from . import _sqlite_facts as facts
+from . import _sqlite_looks as looks
+from . import _sqlite_queue as queue
+from ._exceptions import NotOpenError
+from ._sqlite_rows import Step
+from ._sqlite_schema import (
+    check,
+    look_at_place,
+    migrate,
+    path_of,
+    refusal,
+    set_up_reader,
+    set_up_writer,
+)
+from ._sqlite_wakeups import Wakeups, open_wakeups
+from ._sqlite_writer import Batch, Queue, Writer, commit_together
+from .base import BaseStateBackend, HasId, InvocationFilter, InvocationHistory, Page, id_of
+from .changes import Change
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How often to look whether others have changed something, in seconds, while that matters.
+LOOK_SEC: Final = 1.0
+_STATEMENTS: Final = 200
+
+
+class SQLiteStateBackend(BaseStateBackend):
+    """A store in the file that ``sqlite:///PATH`` (relative) or ``sqlite:////PATH`` names.
+
+    The file is made where there is none, and brought up to date where it is an older one. Beside it
+    are ``PATH-wal`` and ``PATH-shm``, which are part of it, and the folder ``PATH-wake``. Raises
+    `StoreFileError` where the file cannot be used, when it is opened as well as later.
+    """
+
+    def __init__(self, url: str, app: AppInfo | None = None) -> None:
+        super().__init__(url, app)
+        #: The absolute path of the file.
+        self.path: Final[str] = path_of(url)
+        self._stack: AsyncExitStack | None = None
+        self._writer: Writer | None = None
+        self._reader: apsw.AsyncConnection | None = None
+        self._seen = 0
+
+    # --- opening and closing ----------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        async with AsyncExitStack() as stack:
+            writer_db = await self._connect(stack, _prepare_writer)
+            self._reader = await self._connect(stack, _prepare_reader)
+            wakeups = open_wakeups(self.path)
+            if wakeups is not None:
+                stack.callback(wakeups.close)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            commit = partial(self._commit, writer_db, wakeups)
+            self._writer = Writer(self.url, commit, self.changes.publish)
+            tasks.start_soon(self._writer.run)
+            tasks.start_soon(self._look_now_and_then)
+            if wakeups is not None:
+                tasks.start_soon(wakeups.run, self._heard)
+            stack.callback(tasks.cancel_scope.cancel)
+            stack.callback(self._writer.close)
+            self._seen = await self._write(_data_version)
+            self._stack = stack.pop_all()
+
+    async def _connect(
+        self, stack: AsyncExitStack, prepare: Callable[[apsw.Connection, str], None]
+    ) -> apsw.AsyncConnection:
+        # Shielded: a connection that nobody holds has a thread that nobody ends.
+        with anyio.CancelScope(shield=True):
+            try:
+                look_at_place(self.path)
+                db = await _open_connection(self.path)
+                stack.push_async_callback(_close_connection, db)
+                await _run(db, prepare, self.path)
+            except apsw.Error as error:
+                raise refusal(self.path, error) from error
+        return db
+
+    async def _close(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await stack.__aexit__(kind, error, trace)
+        self._reader = None
+
+    def now(self) -> datetime:
+        """Return the time of this host."""
+        return datetime.now(UTC)
+
+    def _step(self, db: apsw.Connection) -> Step:
+        return Step(db, self.now())
+
+    # --- writing and reading ----------------------------------------------------------------------
+
+    async def _write(
+        self, operation: Callable[Concatenate[Step, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if self._writer is None:
+            raise NotOpenError(self.url)
+        return await self._writer.do(operation, *args, **kwargs)
+
+    async def _read(
+        self, look: Callable[Concatenate[apsw.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if self._reader is None:
+            raise NotOpenError(self.url)
+        try:
+            return await _run(self._reader, look, *args, **kwargs)
+        except apsw.Error as error:
+            raise refusal(self.path, error) from error
+
+    async def _commit(
+        self, db: apsw.AsyncConnection, wakeups: Wakeups | None, waiting: Queue
+    ) -> Batch:
+        return await _run(db, self._commit_and_tell, wakeups, waiting)
+
+    def _commit_and_tell(
+        self, db: apsw.Connection, wakeups: Wakeups | None, waiting: Queue
+    ) -> Batch:
+        batch = commit_together(db, self.path, waiting, partial(self._step, db))
+        if wakeups is not None and batch[1]:
+            wakeups.tell(batch[1])
+        return batch
+
+    async def _flush(self) -> None:
+        await self._write(_nothing)
+
+    async def check_integrity(self) -> list[str]:
+        """Return what is wrong in the file, a sentence each; nothing else waits for that."""
+        if self._reader is None:
+            raise NotOpenError(self.url)
+        return await anyio.to_thread.run_sync(check, self.path)
+
+    # --- what others change -----------------------------------------------------------------------
+
+    def _heard(self, changes: list[Change] | None) -> None:
+        if changes is None:
+            self.changes.publish_unknown()
+            self.changes.look_again()
+        else:
+            self.changes.publish(changes)
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            await anyio.sleep(LOOK_SEC)
+            if self.changes.wanted:
+                await self._look()
+
+    async def _look(self) -> None:
+        # The writing connection sees what others have committed, and not what it has itself.
+        seen = await self._write(_data_version)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self.changes.publish_unknown()
+        self.changes.look_again(await self._read(looks.over, self.changes.watched))
+
+    # --- the queue --------------------------------------------------------------------------------
+
+    async def register(self, invocations: Sequence[NewInvocation]) -> list[Registered]:
+        """See `BaseStateBackend.register`; raises `ValueError` for an id that is there already."""
+        return await self._write(queue.register, invocations)
+
+    async def claim(
+        self,
+        runner_id: str,
+        limit: int,
+        *,
+        queues: Collection[str] | None = None,
+        tasks: Collection[str] | None = None,
+        start: bool = False,
+    ) -> list[StoredInvocation]:
+        """See `BaseStateBackend.claim`."""
+        return await self._write(
+            queue.claim, runner_id, limit, queues=queues, tasks=tasks, start=start
+        )
+
+    async def apply(self, moves: Sequence[Move]) -> list[InvocationStatusRecord]:
+        """See `BaseStateBackend.apply`."""
+        return await self._write(queue.apply, moves)
+
+    async def cancel(self, invocation_id: str, by: str) -> InvocationStatusRecord:
+        """See `BaseStateBackend.cancel`."""
+        return await self._write(queue.cancel, invocation_id, by)
+
+    async def next_due(self, queues: Collection[str] | None = None) -> datetime | None:
+        """See `BaseStateBackend.next_due`."""
+        return await self._read(looks.next_due, queues)
+
+    async def recover(
+        self,
+        recovery: Recovery,
+        *,
+        runners: Collection[str] | None = None,
+        invocations: Collection[str] = (),
+        pending_before: datetime | None = None,
+    ) -> list[str]:
+        """See `BaseStateBackend.recover`."""
+        return await self._write(queue.recover, recovery, runners, invocations, pending_before)
+
+    async def purge(self, *, over_before: datetime | None = None, limit: int | None = None) -> int:
+        """See `BaseStateBackend.purge`."""
+        return await self._write(queue.purge, over_before, limit)
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    async def get_outcome(self, invocation_id: str) -> Outcome:
+        """See `BaseStateBackend.get_outcome`."""
+        return await self._read(looks.outcome, invocation_id)
+
+    async def _get_invocation(self, invocation_id: str) -> StoredInvocation | None:
+        return await self._read(looks.invocation, invocation_id)
+
+    async def list_invocations(
+        self,
+        which: InvocationFilter = InvocationFilter(),  # noqa: B008 - immutable
+        *,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        """See `BaseStateBackend.list_invocations`."""
+        return await self._read(looks.page, which, limit, after)
+
+    async def count_by_status(self) -> dict[InvocationStatus, int]:
+        """See `BaseStateBackend.count_by_status`."""
+        return await self._read(looks.counts)
+
+    # --- what pynenc's stores do ------------------------------------------------------------------
+
+    async def _upsert_invocation(self, invocation: NewInvocation) -> None:
+        await self._write(queue.upsert, invocation)
+
+    async def _add_history(self, invocation: HasId, invocation_history: InvocationHistory) -> None:  # noqa: ARG002 - the line has its id
+        await self._write(queue.add_history, invocation_history)
+
+    async def _get_history(self, invocation: HasId) -> list[InvocationHistory]:
+        return await self._read(looks.history, id_of(invocation))
+
+    async def _get_result(self, invocation: HasId) -> str | None:
+        return await self._read(looks.result, id_of(invocation))
+
+    async def _set_result(self, invocation: HasId, result: str) -> None:
+        await self._write(queue.set_result, id_of(invocation), result)
+
+    async def _get_exception(self, invocation: HasId) -> ErrorRecord | None:
+        return await self._read(looks.error, id_of(invocation))
+
+    async def _set_exception(self, invocation: HasId, exception: ErrorRecord) -> None:
+        await self._write(queue.set_error, id_of(invocation), exception)
+
+    # --- runners ----------------------------------------------------------------------------------
+
+    async def heartbeat(self, runner: RunnerRecord) -> None:
+        """See `BaseStateBackend.heartbeat`."""
+        await self._write(facts.heartbeat, runner)
+
+    async def get_owned(self, runner_id: str) -> dict[str, bool]:
+        """See `BaseStateBackend.get_owned`."""
+        return await self._read(looks.owned, runner_id)
+
+    async def remove_runner(self, runner_id: str) -> None:
+        """See `BaseStateBackend.remove_runner`."""
+        await self._write(facts.remove_runner, runner_id)
+
+    async def get_runners(self) -> list[RunnerRecord]:
+        """See `BaseStateBackend.get_runners`."""
+        return await self._read(looks.runners)
+
+    async def take_lease(self, name: str, holder: str, lease_sec: float) -> bool:
+        """See `BaseStateBackend.take_lease`."""
+        return await self._write(facts.take_lease, name, holder, lease_sec)
+
+    # --- workflows and applications ---------------------------------------------------------------
+
+    async def set_workflow_data(
+        self,
+        workflow_identity: WorkflowIdentity,
+        key: str,
+        value: Any,  # noqa: ANN401 - anything that JSON can hold
+    ) -> None:
+        """See `BaseStateBackend.set_workflow_data`."""
+        text = json.dumps(value, allow_nan=False)
+        await self._write(facts.set_workflow_value, workflow_identity.workflow_id, key, text)
+
+    async def get_workflow_data(
+        self,
+        workflow_identity: WorkflowIdentity,
+        key: str,
+        default: Any = None,  # noqa: ANN401 - as above
+    ) -> Any:  # noqa: ANN401 - as above
+        """See `BaseStateBackend.get_workflow_data`."""
+        workflow_id = workflow_identity.workflow_id
+        text = await self._read(looks.workflow_value, workflow_id, "data", key)
+        return default if text is None else json.loads(text)
+
+    async def get_workflow_deterministic_value(self, workflow: WorkflowIdentity, key: str) -> Any:  # noqa: ANN401 - as above
+        """See `BaseStateBackend.get_workflow_deterministic_value`."""
+        text = await self._read(looks.workflow_value, workflow.workflow_id, "decided", key)
+        return None if text is None else json.loads(text)
+
+    async def set_workflow_deterministic_value(
+        self,
+        workflow: WorkflowIdentity,
+        key: str,
+        value: Any,  # noqa: ANN401 - as above
+    ) -> None:
+        """See `BaseStateBackend.set_workflow_deterministic_value`."""
+        text = json.dumps(value, allow_nan=False)
+        await self._write(facts.decide_workflow_value, workflow.workflow_id, key, text)
+
+    async def store_app_info(self, app_info: AppInfo) -> None:
+        """See `BaseStateBackend.store_app_info`."""
+        await self._write(facts.store_app, app_info)
+
+    async def get_all_app_infos(self) -> dict[str, AppInfo]:
+        """See `BaseStateBackend.get_all_app_infos`."""
+        return await self._read(looks.apps)
+
+    async def store_workflow_run(self, workflow_identity: WorkflowIdentity) -> None:
+        """See `BaseStateBackend.store_workflow_run`."""
+        await self._write(facts.store_run, workflow_identity)
+
+    async def get_all_workflows(self) -> AsyncIterator[str]:
+        """See `BaseStateBackend.get_all_workflows`."""
+        for each in await self._read(looks.workflow_types):
+            yield each
+
+    async def get_all_workflows_runs(self) -> AsyncIterator[WorkflowIdentity]:
+        """See `BaseStateBackend.get_all_workflows_runs`."""
+        for each in await self._read(looks.workflow_runs, None):
+            yield each
+
+    async def get_workflow_runs(self, workflow_task_id: str) -> AsyncIterator[WorkflowIdentity]:
+        """See `BaseStateBackend.get_workflow_runs`."""
+        for each in await self._read(looks.workflow_runs, workflow_task_id):
+            yield each
+
+    async def store_workflow_sub_invocation(
+        self, parent_workflow_id: str, sub_invocation_id: str
+    ) -> None:
+        """See `BaseStateBackend.store_workflow_sub_invocation`."""
+        await self._write(facts.store_sub_invocation, parent_workflow_id, sub_invocation_id)
+
+    async def get_workflow_sub_invocations(self, workflow_id: str) -> AsyncIterator[str]:
+        """See `BaseStateBackend.get_workflow_sub_invocations`."""
+        for each in await self._read(looks.sub_invocations, workflow_id):
+            yield each
+
+
+# --- connections ----------------------------------------------------------------------------------
+
+
+def _controller() -> Any:  # noqa: ANN401 - one of APSW's, which are no types of a common base
+    # APSW's own for AnyIO, which it picks by itself, holds the thread until the loop has answered.
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return apsw.aio.Trio(thread_name="state backend")
+    asyncio.get_running_loop()
+    return apsw.aio.AsyncIO(thread_name="state backend")
+
+
+async def _open_connection(path: str) -> apsw.AsyncConnection:
+    before = apsw.async_controller.set(_controller)  # type: ignore[arg-type] - it is called
+    try:
+        return await apsw.Connection.as_async(path, statementcachesize=_STATEMENTS)
+    finally:
+        apsw.async_controller.reset(before)
+
+
+async def _close_connection(db: apsw.AsyncConnection) -> None:
+    with anyio.CancelScope(shield=True):
+        await db.aclose()
+
+
+async def _run(
+    db: apsw.AsyncConnection,
+    function: Callable[Concatenate[apsw.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run *function* in the thread of *db*; cancelled, its statement ends as soon as it can."""
+    # The caller's deadline cancels the caller. By itself APSW would raise another error for it.
+    before = apsw.aio.deadline.set(math.inf)
+    try:
+        result: T = await db.async_run(function, db, *args, **kwargs)
+    finally:
+        apsw.aio.deadline.reset(before)
+    return result
+
+
+def _prepare_writer(db: apsw.Connection, path: str) -> None:
+    set_up_writer(db)
+    migrate(db, path)
+
+
+def _prepare_reader(db: apsw.Connection, path: str) -> None:  # noqa: ARG001 - as for the writer
+    set_up_reader(db)
+
+
+def _nothing(step: Step) -> None:
+    """Do nothing, after all that was asked for before."""
+
+
+def _data_version(step: Step) -> int:
+    version: int = step.one("PRAGMA data_version")[0]
+    return version
