@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from runtime.invocation.models import AppInfo
 from runtime.state_backend import BaseStateBackend, make_state_backend
-from runtime.testing.state_backend import StateBackendSuite
+from runtime.testing.state_backend import SharedStateBackendSuite, StateBackendSuite
+from runtime.testing.state_backend._claims import ClaimTests
+from runtime.testing.state_backend._kit import Kit
+from runtime.testing.state_backend._outcomes import OutcomeTests
+from runtime.testing.state_backend._shared import SharedTests
 
 
-class InMemory:
-    """In memory, where time is that of the event loop: it costs nothing here."""
-
-    @pytest.fixture(autouse=True)
-    def _clock(self, autojump_clock: object) -> None: ...
-
+class InMemory(Kit):
     def make_backend(self, app: AppInfo | None = None) -> BaseStateBackend:
         return make_state_backend("memory://", app)
 
 
+class InFile(Kit):
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.url = f"sqlite:///{tmp_path}/store.db"
+
+    def make_backend(self, app: AppInfo | None = None) -> BaseStateBackend:
+        return make_state_backend(self.url, app)
+
+
+class OnAsyncio(Kit):
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+
+@pytest.mark.usefixtures("autojump_clock")  # its time is that of the event loop
 class TestMemory(InMemory, StateBackendSuite):
+    pass
+
+
+class TestMemoryOnAsyncio(OnAsyncio, InMemory, OutcomeTests, ClaimTests):
+    pass
+
+
+class TestSQLite(InFile, SharedStateBackendSuite):
+    pass
+
+
+class TestSQLiteOnAsyncio(OnAsyncio, InFile, SharedTests, OutcomeTests):
     pass
