@@ -45,6 +45,7 @@ PUBLIC = {
     },
     "runtime.service.models": {"ApplicationStatus", "ServiceState", "ServiceStatus"},
     "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
+    "runtime.testing.state_backend": {"SharedStateBackendSuite", "StateBackendSuite"},
     "runtime.supervision": {
         "HealthPolicy",
         *(

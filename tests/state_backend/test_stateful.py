@@ -193,7 +193,6 @@ class Model:
         return None
 
 
-KEYS = st.sampled_from([None, "k", "k", "l"])
 RUNNER = st.sampled_from(RUNNERS)
 QUEUE = st.sampled_from(["p", "q"])
 DELAY = st.sampled_from([None, -5, 5, 50])
@@ -201,9 +200,9 @@ FACTS = st.fixed_dictionaries(
     {
         "priority": st.integers(0, 2),
         "queue": QUEUE,
-        "running_key": KEYS,
-        "registration_key": KEYS,
-        "idempotency_key": st.sampled_from([None, None, "i"]),
+        "running_key": st.sampled_from([None, "k", "k", "l"]),
+        "registration_key": st.sampled_from([*[None] * 4, "g"]),
+        "idempotency_key": st.sampled_from([*[None] * 5, "i"]),
         "on_duplicate": st.sampled_from(OnDuplicate),
     }
 )
