@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -18,9 +19,12 @@ from jsonschema import Draft202012Validator
 from runtime._documents import read_document
 from runtime._schema import manifest_schema
 from runtime.cli._main import cli
+from runtime.invocation.status import _CONFIG as STATUSES
+from runtime.invocation.status import InvocationStatus
 from runtime.manifest import Manifest
 from runtime.service._state import SERVICE_TABLE
 from runtime.service.models import ServiceState
+from runtime.supervision.lifecycle import TransitionTable
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -170,19 +174,35 @@ def test_the_systemd_unit_is_one_and_leaves_time_to_stop(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_drawing_of_the_states_is_the_table() -> None:
-    always = {
-        state
-        for state in ServiceState
-        if all(state in SERVICE_TABLE.successors(each) for each in ServiceState)
-    }
-    expected = [f"    [*] --> {ServiceState.INITIALIZED}"]
+@pytest.mark.parametrize(
+    ("page", "table", "first"),
+    [
+        ("docs/services.md", SERVICE_TABLE, [ServiceState.INITIALIZED]),
+        ("docs/invocations.md", STATUSES.table, sorted(STATUSES.table.successors(None))),
+    ],
+)
+def test_the_drawing_of_the_states_is_the_table(
+    page: str, table: TransitionTable[Any], first: list[StrEnum]
+) -> None:
+    states = list(table.states)
+    always = {state for state in states if all(state in table.successors(each) for each in states)}
+    expected = [f"    [*] --> {state}" for state in first]
     expected += [
         f"    {state} --> {following}"
-        for state in ServiceState
-        for following in ServiceState
-        if following in SERVICE_TABLE.successors(state) - always
+        for state in states
+        for following in states
+        if following in table.successors(state) - always
     ]
     expected += [f"    any_state --> {state}" for state in always]
-    (drawn,) = (block for block in blocks("docs/services.md") if block.language == "mermaid")
+    (drawn,) = (block for block in blocks(page) if block.language == "mermaid")
     assert drawn.text == "stateDiagram-v2\n" + "\n".join(expected) + "\n"
+
+
+def test_the_list_of_statuses_says_who_owns_and_what_is_over() -> None:
+    text = PAGES["docs/invocations.md"].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([\w ]+) \| (yes|no) \|$", text, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(InvocationStatus)
+    for name, owner, over in rows:
+        status = InvocationStatus(name)
+        owned = status in STATUSES.ownership_required_statuses
+        assert (owner, over == "yes") == ("its runner" if owned else "nobody", status.is_over())

@@ -45,6 +45,7 @@ PUBLIC = {
     },
     "runtime.service.models": {"ApplicationStatus", "ServiceState", "ServiceStatus"},
     "runtime.testing": {"ServiceUnderTest", "StateChange", "open_service"},
+    "runtime.testing.state_backend": {"SharedStateBackendSuite", "StateBackendSuite"},
     "runtime.supervision": {
         "HealthPolicy",
         *(
@@ -65,6 +66,10 @@ PUBLIC = {
         *("ConfigurationError", "DuplicateServiceClassError", "NotRegisteredError"),
         *("ServiceError", "ServiceFailedError", "ServiceStopError", "UnknownServiceClassError"),
         *("EndedBeforeReadyError", "IllegalTransitionError", "ManifestError", "NotReadyError"),
+        *("InvocationCancelledError", "InvocationError", "InvocationNotFoundError"),
+        *("InvocationRejectedError", "InvocationStatusError", "InvocationStatusOwnershipError"),
+        *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
+        *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError", "HookError"),
         *("NotRunningError", "RunLimitError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),

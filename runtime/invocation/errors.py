@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ._exceptions import TaskFailedError
@@ -24,6 +26,11 @@ def _through_json(value: object) -> object:
     if back != value:
         raise ValueError("it changes on its way through JSON")
     return back
+
+
+def _arguments(error: BaseException) -> list[Any]:
+    # An OSError keeps the names of files beside its args.
+    return list(OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class ErrorRecord:
         arguments: Any
         attributes: Any
         try:
-            arguments = _through_json(list(error.args))
+            arguments = _through_json(_arguments(error))
             attributes = _through_json({k: v for k, v in vars(error).items() if k != "__notes__"})
         except ValueError:
             arguments = attributes = None
@@ -72,10 +79,15 @@ class ErrorRecord:
             kind = getattr(kind, part, None)
         if self.arguments is None or not (isinstance(kind, type) and issubclass(kind, Exception)):
             return None
+        # Many a class hands a sentence to its base that it was not called with: then what the
+        # arguments and the attributes are says all, and its __init__ must not be called again.
+        return self._made_by(kind) or self._made_by(partial(kind.__new__, kind))
+
+    def _made_by(self, make: Callable[..., Exception]) -> Exception | None:
         try:
-            error = kind(*self.arguments)
+            error = make(*self.arguments or ())
             vars(error).update(self.attributes or {})
-            same = str(error) == self.message
+            same = str(error) == self.message and _arguments(error) == self.arguments
         except Exception:  # noqa: BLE001 - somebody else's class
             return None
         return error if same else None

@@ -9,7 +9,7 @@ from datetime import datetime
 from ._exceptions import InvocationStatusTransitionError
 from .errors import ErrorRecord
 from .models import Move, StoredInvocation
-from .status import InvocationStatus, status_record_transition
+from .status import InvocationStatus, get_status_definition, status_record_transition
 
 _I = InvocationStatus
 #: In these a runner owns the invocation, and its running key is taken.
@@ -22,9 +22,9 @@ def advance(stored: StoredInvocation, move: Move, now: datetime) -> StoredInvoca
     """Return *stored* after *move*.
 
     An attempt counts when the body is about to begin, a retry when it is to be tried again, a death
-    when it is known that it was not left
-    to its own end. Whoever waits for a runner again is cancelled no more. Raises
-    `InvocationStatusTransitionError` and `InvocationStatusOwnershipError`.
+    when it is known that it was not left to its own end. Whoever waits for a runner again is
+    cancelled no more. Raises `InvocationStatusTransitionError` and
+    `InvocationStatusOwnershipError`.
     """
     record = status_record_transition(stored.record, move.status, move.runner_id, timestamp=now)
     status = record.status
@@ -105,7 +105,8 @@ def cancellation_moves(stored: StoredInvocation, by: str) -> Iterator[Move]:
     """
     status = stored.status
     if status is None or status.is_over():
-        raise InvocationStatusTransitionError(status, _I.KILLED, ())
+        allowed = get_status_definition(status).allowed_transitions
+        raise InvocationStatusTransitionError(status, _I.KILLED, allowed)
     if status in OWNED:
         return
     if not status.is_available_for_run():

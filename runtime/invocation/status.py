@@ -133,6 +133,8 @@ class StatusConfiguration:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "definitions", MappingProxyType(dict(self.definitions)))
+        if None not in self.definitions:
+            raise ValueError("InvocationStatus: no row for what comes first")
         dead_ends = self.table.final() - self.final_statuses
         if dead_ends:
             raise ValueError(f"nothing follows, and not final: {', '.join(sorted(dead_ends))}")
@@ -221,8 +223,8 @@ _CONFIG: Final[StatusConfiguration] = StatusConfiguration(
 )
 
 
-def get_status_definition(status: InvocationStatus) -> StatusDefinition:
-    """Return what may follow *status*, and its rules of ownership."""
+def get_status_definition(status: InvocationStatus | None) -> StatusDefinition:
+    """Return what may follow *status* (None: what comes first), and its rules of ownership."""
     return _CONFIG.get_definition(status)
 
 

@@ -9,9 +9,9 @@ from runtime.invocation.models import AppInfo, RunnerRecord, WorkflowIdentity
 from ._sqlite_rows import Step, micros
 
 _HEARTBEAT = """INSERT INTO runner
-    (runner_id, host, boot_id, pid, pid_started, started_at, alive_until)
+    (runner_id, host, pid_space, pid, pid_started, started_at, alive_until)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-    ON CONFLICT (runner_id) DO UPDATE SET host = ?2, boot_id = ?3, pid = ?4, pid_started = ?5,
+    ON CONFLICT (runner_id) DO UPDATE SET host = ?2, pid_space = ?3, pid = ?4, pid_started = ?5,
     started_at = ?6, alive_until = ?7"""
 _LEASE = """INSERT INTO lease (name, holder, until) VALUES (?1, ?2, ?3)
     ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3 WHERE holder = ?2 OR until <= ?4
@@ -32,7 +32,7 @@ def heartbeat(step: Step, runner: RunnerRecord) -> None:
     """See `BaseStateBackend.heartbeat`."""
     step.execute(
         _HEARTBEAT,
-        *(runner.runner_id, runner.host, runner.boot_id, runner.pid, runner.pid_started),
+        *(runner.runner_id, runner.host, runner.pid_space, runner.pid, runner.pid_started),
         *(micros(runner.started_at), micros(runner.alive_until)),
     )
 

@@ -35,9 +35,10 @@ _HISTORY = """SELECT history.at, history.status, history.context, history.runner
 _NEXT_DUE = "SELECT min(due_at) FROM invocation WHERE waiting = 2"
 _NEXT_DUE_IN = """SELECT min(due_at) FROM invocation WHERE waiting = 2
     AND queue IN (SELECT value FROM json_each(?))"""
-_OVER = """SELECT id FROM json_each(?) JOIN invocation ON id = value WHERE over_at IS NOT NULL"""
+_ENDED = """SELECT value FROM json_each(?) LEFT JOIN invocation ON invocation.id = value
+    WHERE seq IS NULL OR over_at IS NOT NULL"""
 _COUNTS = "SELECT status, number FROM tally WHERE number > 0"
-_RUNNERS = """SELECT runner_id, host, boot_id, pid, pid_started, started_at, alive_until
+_RUNNERS = """SELECT runner_id, host, pid_space, pid, pid_started, started_at, alive_until
     FROM runner ORDER BY rowid"""
 _OWNED = "SELECT id, cancel_requested FROM invocation WHERE runner_id = ? ORDER BY seq"
 _VALUE = "SELECT value FROM workflow_value WHERE workflow_id = ? AND kind = ? AND key = ?"
@@ -109,9 +110,9 @@ def next_due(db: apsw.Connection, queues: Collection[str] | None) -> datetime | 
     return maybe_moment(found[0])
 
 
-def over(db: apsw.Connection, invocation_ids: Sequence[str]) -> list[str]:
-    """Return which of these are over."""
-    found: list[Any] = db.execute(_OVER, (json.dumps(list(invocation_ids)),)).fetchall()
+def ended(db: apsw.Connection, invocation_ids: Sequence[str]) -> list[str]:
+    """Return which of these are over, or not there any more."""
+    found: list[Any] = db.execute(_ENDED, (json.dumps(list(invocation_ids)),)).fetchall()
     return [values[0] for values in found]
 
 
@@ -168,13 +169,13 @@ def runners(db: apsw.Connection) -> list[RunnerRecord]:
         RunnerRecord(
             runner_id=runner_id,
             host=host,
-            boot_id=boot_id,
+            pid_space=pid_space,
             pid=pid,
             pid_started=pid_started,
             started_at=moment(started_at),
             alive_until=moment(alive_until),
         )
-        for runner_id, host, boot_id, pid, pid_started, started_at, alive_until in found
+        for runner_id, host, pid_space, pid, pid_started, started_at, alive_until in found
     ]
 
 

@@ -62,11 +62,11 @@ _READY_OF_TASKS = f"""SELECT {COLUMNS} FROM invocation WHERE waiting = 1 AND que
     AND (rank, seq) > (?, ?) AND task IN (SELECT value FROM json_each(?))
     ORDER BY rank, seq LIMIT ?"""
 _ASK_TO_CANCEL = "UPDATE invocation SET cancel_requested = 1 WHERE seq = ?"
-_LOST = f"""SELECT {COLUMNS} FROM invocation WHERE runner_id IS NOT NULL
+_LOST = f"""SELECT {COLUMNS} FROM invocation INDEXED BY owned WHERE runner_id IS NOT NULL
     AND (runner_id NOT IN (SELECT runner_id FROM runner WHERE alive_until >= ?1)
     OR id IN (SELECT value FROM json_each(?2)) OR (status = '{_I.PENDING}' AND changed_at < ?3))
     ORDER BY seq"""
-_LOST_OF_RUNNERS = f"""SELECT {COLUMNS} FROM invocation WHERE runner_id IS NOT NULL
+_LOST_OF_RUNNERS = f"""SELECT {COLUMNS} FROM invocation INDEXED BY owned WHERE runner_id IS NOT NULL
     AND (runner_id IN (SELECT value FROM json_each(?1))
     OR id IN (SELECT value FROM json_each(?2)) OR (status = '{_I.PENDING}' AND changed_at < ?3))
     ORDER BY seq"""
@@ -280,6 +280,7 @@ def recover(
 
 def purge(step: Step, over_before: datetime | None, limit: int | None) -> int:
     """See `BaseStateBackend.purge`."""
+    step.forgotten = True
     if over_before is None:
         number: int = step.one("SELECT count(*) FROM invocation")[0]
         for table in _EVERYTHING:

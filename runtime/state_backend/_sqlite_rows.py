@@ -137,11 +137,11 @@ _GO_ON = """UPDATE invocation SET status = ?, runner_id = ?, changed_at = ?, att
     WHERE seq = ?"""
 _END = """UPDATE invocation SET status = ?, runner_id = ?, changed_at = ?, attempts = ?,
     retries = ?, deaths = ?, cancel_requested = ?, lines = ?, over_at = ?,
-    result = coalesce(?, result), error = coalesce(?, error)
+    result = coalesce(?, result), error = iif(?, ?, error)
     WHERE seq = ? RETURNING result, error"""
 _ANYHOW = """UPDATE invocation SET status = ?, runner_id = ?, changed_at = ?, attempts = ?,
     retries = ?, deaths = ?, cancel_requested = ?, lines = ?, waiting = ?, due_at = ?, over_at = ?,
-    result = coalesce(?, result), error = coalesce(?, error)
+    result = coalesce(?, result), error = iif(?, ?, error)
     WHERE seq = ? RETURNING result, error"""
 _KEY_TAKEN = """SELECT 1 FROM invocation WHERE running_key = ? AND running_key IS NOT NULL
     AND runner_id IS NOT NULL LIMIT 1"""
@@ -163,7 +163,16 @@ class Step:
     Lines of history and new invocations are written together at its end, or by `flush`.
     """
 
-    __slots__ = ("_history", "_inserts", "_updates", "changes", "cursor", "now", "tally")
+    __slots__ = (
+        "_history",
+        "_inserts",
+        "_updates",
+        "changes",
+        "cursor",
+        "forgotten",
+        "now",
+        "tally",
+    )
 
     def __init__(self, db: apsw.Connection, now: datetime) -> None:
         self.cursor: Final = db.cursor()
@@ -171,6 +180,8 @@ class Step:
         self.changes: Final[list[Change]] = []
         #: By how much the number of each status has changed.
         self.tally: Final[Counter[InvocationStatus | None]] = Counter()
+        #: Whether there are invocations that are not there any more.
+        self.forgotten = False
         self._history: list[tuple[Any, ...]] = []
         self._updates: list[tuple[Any, ...]] = []
         self._inserts: list[tuple[Any, ...]] = []
@@ -305,15 +316,19 @@ class Step:
         place = (_waiting(after, self.now), maybe_micros(after.due_at))
         results = [move.result for move in moves if move.result is not None]
         errors = [move.error for move in moves if move.error is not None]
+        if status is _I.SUCCESS:  # the error of an attempt before is none of what has ended well
+            errors = [moves[-1].error]
         was_over = before.status is not None and before.status.is_over()
         over = status.is_over()
         if not (was_over or over or results or errors):
             self._updates.append((*common, *place, row.seq))
             return None
+        error = errors[-1] if errors else None
         ended = (
             at if over else None,
             results[-1] if results else None,
-            errors[-1].to_json() if errors else None,
+            bool(errors),
+            error and error.to_json(),
             row.seq,
         )
         if over and before.status in OWNED:
@@ -322,8 +337,7 @@ class Step:
             kept = self.one(_ANYHOW, *common, *place, *ended)
         if not over:
             return None
-        error = errors[-1] if errors else error_of(kept[1])
-        return Outcome(after.invocation_id, status, kept[0], error)
+        return Outcome(after.invocation_id, status, kept[0], error or error_of(kept[1]))
 
     def key_taken(self, key: str) -> bool:
         """Return whether somebody runs who has this running key."""

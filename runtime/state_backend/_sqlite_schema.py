@@ -117,7 +117,7 @@ CREATE TABLE tally (
 CREATE TABLE runner (
     runner_id TEXT PRIMARY KEY,
     host TEXT NOT NULL,
-    boot_id TEXT NOT NULL,
+    pid_space TEXT NOT NULL,
     pid INTEGER NOT NULL,
     pid_started INTEGER NOT NULL,
     started_at INTEGER NOT NULL,

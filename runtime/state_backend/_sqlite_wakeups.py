@@ -59,11 +59,11 @@ class Wakeups:
         self._known_at = -1
         self._others: dict[str, bytes] = {}  #: what each is still to be told first
 
-    def tell(self, changes: list[Change]) -> None:
-        """Tell all others; who cannot take it now is told to look the next time."""
+    def tell(self, changes: list[Change] | None) -> None:
+        """Tell all others (None: that they are to look); who cannot take it now is told later."""
         if not self._find_others():
             return
-        message = pack(changes)
+        message = LOOK if changes is None else pack(changes)
         for name, owed in list(self._others.items()):
             self._send(name, owed or message)
 

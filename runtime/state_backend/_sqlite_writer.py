@@ -9,8 +9,8 @@ and spoils nothing. Who is cancelled abandons the wait: what is in the queue is 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 import apsw
@@ -63,8 +63,17 @@ class Job(Generic[T]):
 
 
 Queue = deque[Job[Any]]
-#: What belongs to one transaction: whom to answer, and what to tell when it is committed.
-Batch = tuple[list[Job[Any]], list[Change]]
+
+
+class Batch(NamedTuple):
+    """What belongs to one transaction: whom to answer, and what has changed when it is committed.
+
+    *forgotten*: there are invocations that are not there any more.
+    """
+
+    jobs: list[Job[Any]]
+    changes: list[Change]
+    forgotten: bool
 
 
 class _Transaction:
@@ -74,6 +83,7 @@ class _Transaction:
         self._db, self._make_step = db, make_step
         self.jobs: Final[list[Job[Any]]] = []
         self.changes: Final[list[Change]] = []
+        self.forgotten = False
         self._tally: Counter[InvocationStatus | None] = Counter()
 
     def run(self, queue: Queue) -> None:
@@ -107,6 +117,7 @@ class _Transaction:
             job.succeed(result)
             self.changes.extend(step.changes)
             self._tally.update(step.tally)
+            self.forgotten |= step.forgotten
         finally:
             step.cursor.close()
         self._db.execute("RELEASE operation")
@@ -124,18 +135,18 @@ def commit_together(
         jobs = transaction.jobs or [queue.popleft() for _ in range(len(queue))]
         for job in jobs:
             job.fail(failure)
-        return jobs, []
-    return transaction.jobs, transaction.changes
+        return Batch(jobs, [], False)
+    return Batch(transaction.jobs, transaction.changes, transaction.forgotten)
 
 
 class Writer:
-    """The queue, and who empties it; *tell* is called with what each commit has changed."""
+    """The queue, and who empties it; *tell* is called after each commit."""
 
     def __init__(
         self,
         url: str,
-        commit: Callable[[Queue], Any],
-        tell: Callable[[list[Change]], None],
+        commit: Callable[[Queue], Awaitable[Batch]],
+        tell: Callable[[Batch], None],
     ) -> None:
         self._url, self._commit, self._tell = url, commit, tell
         self._queue: Queue = deque()
@@ -172,8 +183,7 @@ class Writer:
                     self._work = anyio.Event()
                     await self._work.wait()
                     continue
-                jobs, changes = await self._commit(self._queue)
-                for job in jobs:
+                batch = await self._commit(self._queue)
+                for job in batch.jobs:
                     job.done.set()
-                if changes:
-                    self._tell(changes)
+                self._tell(batch)

@@ -8,6 +8,7 @@ for it.
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,11 @@ class BaseStateBackend(ABC):
         """Open the store. Raises `StateBackendError` where that cannot be."""
         await self._open()
         if self.app is not None:
-            await self.store_app_info(self.app)
+            try:
+                await self.store_app_info(self.app)
+            except BaseException:
+                await self._close(*sys.exc_info())
+                raise
         return self
 
     async def __aexit__(

@@ -33,24 +33,28 @@ Listener = Callable[[list[Change]], None]
 class Watch:
     """Waits until one invocation is over; made by `Changes.watch`."""
 
-    __slots__ = ("_event", "outcome")
+    __slots__ = ("_event", "_woken", "outcome")
 
     def __init__(self) -> None:
         self._event: anyio.Event | None = None
+        self._woken = False  # also while its owner looks, and does not wait
         #: How it has ended, where that is known without looking.
         self.outcome: Outcome | None = None
 
     def wake(self, outcome: Outcome | None) -> None:
         """Let the waiter look now."""
         self.outcome = outcome or self.outcome
+        self._woken = True
         if self._event is not None:
             self._event.set()
 
     async def wait(self) -> None:
-        """Return at the next change that may be the end."""
-        self._event = anyio.Event()
-        await self._event.wait()
-        self._event = None
+        """Return at the next change since the last one that may be the end."""
+        if not self._woken:
+            self._event = anyio.Event()
+            await self._event.wait()
+            self._event = None
+        self._woken = False
 
 
 class Changes:
@@ -99,9 +103,10 @@ class Changes:
     def publish(self, changes: list[Change]) -> None:
         """Tell *changes*, once they are committed."""
         if self._watches:
-            for change in changes:
+            # What comes last counts: one that is stopped with its runner is killed and rerouted.
+            for invocation_id, change in {each.invocation_id: each for each in changes}.items():
                 if change.status.is_over():
-                    self._wake(change.invocation_id, change.outcome)
+                    self._wake(invocation_id, change.outcome)
         for listener in list(self._listeners.values()):
             listener(changes)
 

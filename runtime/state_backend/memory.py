@@ -118,16 +118,16 @@ class _Waiting:
         passed_over: list[_Row] = []
         try:
             while True:
-                heads = [
-                    queue
+                names = [
+                    name
                     for name, queue in self._ready.items()
                     if queue and (queues is None or name in queues)
                 ]
-                if not heads:
+                if not names:
                     return
-                *_, row = heapq.heappop(min(heads, key=lambda queue: queue[0][:2]))
-                due = row.stored.due_at
-                if not _waits(row) or (due is not None and due > now):
+                name = min(names, key=lambda name: self._ready[name][0][:2])
+                *order, row = heapq.heappop(self._ready[name])
+                if not _still_waits(row, name, order, now):
                     continue
                 if tasks is not None and row.stored.task not in tasks:
                     passed_over.append(row)
@@ -141,6 +141,17 @@ class _Waiting:
 def _waits(row: _Row) -> bool:
     status = row.stored.status
     return status is not None and status.is_available_for_run()
+
+
+def _still_waits(row: _Row, queue: str, order: list[int], now: datetime) -> bool:
+    """Return whether *row* may be taken by its entry in *queue* with *order*."""
+    stored = row.stored
+    return (
+        _waits(row)
+        and (stored.due_at is None or stored.due_at <= now)
+        and stored.queue == queue
+        and row.order == tuple(order)
+    )
 
 
 class MemoryStateBackend(BaseStateBackend):
@@ -234,8 +245,8 @@ class MemoryStateBackend(BaseStateBackend):
         row.stored, row.changed_at = stored, now
         if move.result is not None:
             row.result = move.result
-        if move.error is not None:
-            row.error = move.error
+        if move.error is not None or status is _I.SUCCESS:
+            row.error = move.error  # that of an attempt before is none of what has ended well
         context = None if move.context is None else json.dumps(move.context)
         owner = move.runner_id if stored.record is None else stored.record.runner_id
         row.history.append(
@@ -248,7 +259,8 @@ class MemoryStateBackend(BaseStateBackend):
         if status.is_available_for_run():
             self._waiting.add(row, now)
         elif status in OWNED and stored.running_key is not None:
-            self._running_keys[stored.running_key] = move.invocation_id
+            # One that is held back or cancelled is taken as well, while another one has the key.
+            self._running_keys.setdefault(stored.running_key, move.invocation_id)
         elif status is _I.CONCURRENCY_CONTROLLED and stored.running_key is not None:
             held = self._held_back.setdefault(stored.running_key, [])
             heapq.heappush(held, (*row.order, row))
@@ -290,9 +302,11 @@ class MemoryStateBackend(BaseStateBackend):
         return await self._step(lambda: self._register(invocations))
 
     def _register(self, invocations: Sequence[NewInvocation]) -> list[Registered]:
-        taken = [each.invocation_id for each in invocations if each.invocation_id in self._rows]
-        if taken:
-            raise ValueError(f"there is an invocation {taken[0]!r} already")
+        seen: set[str] = set()
+        for new in invocations:
+            if new.invocation_id in self._rows or new.invocation_id in seen:
+                raise ValueError(f"there is an invocation {new.invocation_id!r} already")
+            seen.add(new.invocation_id)
         now = self.now()
         changes: list[Change] = []
         done = [self._register_one(new, now, changes) for new in invocations]
@@ -477,6 +491,7 @@ class MemoryStateBackend(BaseStateBackend):
         if over_before is None:
             number = len(self._rows)
             self._clear()
+            self.changes.look_again()  # for what is not there any more
             return number
         old = [row for row in self._rows.values() if _over(row) and row.changed_at < over_before]
         for row in old[:limit]:
@@ -496,6 +511,8 @@ class MemoryStateBackend(BaseStateBackend):
                 return
             facts = {name: getattr(invocation, name) for name in NewInvocation.__slots__}
             row.stored = replace(row.stored, **facts)
+            if _waits(row):
+                self._waiting.add(row, self.now())
 
         await self._step(upsert)
 

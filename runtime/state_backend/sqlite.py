@@ -89,17 +89,37 @@ class SQLiteStateBackend(BaseStateBackend):
             wakeups = open_wakeups(self.path)
             if wakeups is not None:
                 stack.callback(wakeups.close)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
             commit = partial(self._commit, writer_db, wakeups)
-            self._writer = Writer(self.url, commit, self.changes.publish)
-            tasks.start_soon(self._writer.run)
-            tasks.start_soon(self._look_now_and_then)
-            if wakeups is not None:
-                tasks.start_soon(wakeups.run, self._heard)
-            stack.callback(tasks.cancel_scope.cancel)
-            stack.callback(self._writer.close)
+            self._writer = Writer(self.url, commit, self._tell)
+            await self._start(stack, self._writer, wakeups)
             self._seen = await self._write(_data_version)
             self._stack = stack.pop_all()
+
+    async def _start(self, stack: AsyncExitStack, writer: Writer, wakeups: Wakeups | None) -> None:
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        ended = anyio.Event()
+
+        async def serve() -> None:
+            try:
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(self._look_now_and_then)
+                    if wakeups is not None:
+                        beside.start_soon(wakeups.run, self._heard)
+                    await writer.run()
+                    beside.cancel_scope.cancel()
+            finally:
+                ended.set()
+
+        async def end(*_: object) -> None:
+            writer.close()
+            with anyio.CancelScope(shield=True):  # as long as the last commit takes
+                await ended.wait()
+            # What the block of the user has raised is none of this: it would be wrapped in a group.
+            await tasks.__aexit__(None, None, None)
+
+        stack.push_async_exit(end)
+        tasks.start_soon(serve)
 
     async def _connect(
         self, stack: AsyncExitStack, prepare: Callable[[apsw.Connection, str], None]
@@ -161,9 +181,15 @@ class SQLiteStateBackend(BaseStateBackend):
         self, db: apsw.Connection, wakeups: Wakeups | None, waiting: Queue
     ) -> Batch:
         batch = commit_together(db, self.path, waiting, partial(self._step, db))
-        if wakeups is not None and batch[1]:
-            wakeups.tell(batch[1])
+        if wakeups is not None and (batch.changes or batch.forgotten):
+            wakeups.tell(None if batch.forgotten else batch.changes)
         return batch
+
+    def _tell(self, batch: Batch) -> None:
+        if batch.changes:
+            self.changes.publish(batch.changes)
+        if batch.forgotten:
+            self.changes.look_again()  # for what is not there any more
 
     async def _flush(self) -> None:
         await self._write(_nothing)
@@ -196,7 +222,7 @@ class SQLiteStateBackend(BaseStateBackend):
             return
         self._seen = seen
         self.changes.publish_unknown()
-        self.changes.look_again(await self._read(looks.over, self.changes.watched))
+        self.changes.look_again(await self._read(looks.ended, self.changes.watched))
 
     # --- the queue --------------------------------------------------------------------------------
 

@@ -1,7 +1,4 @@
-"""For tests of one's own services: a service in a tree of its own, for the length of a block.
-
-No test framework is needed; under a virtual clock (`trio.testing.MockClock`) waiting costs nothing.
-"""
+"""A service in a tree of its own, for the length of a block."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""Who waits for an invocation, or listens to a store, misses nothing and hears nothing twice."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from runtime.invocation import InvocationStatus, Outcome
+from runtime.state_backend import Change, Changes
+
+S = InvocationStatus
+DONE = Outcome("i", S.SUCCESS, "1")
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+async def test_a_wake_while_one_looks_is_not_lost() -> None:
+    changes = Changes()
+    with changes.watch("i") as watch, trio.fail_after(9):
+        changes.look_again(["i"])  # by another process, while we read the store
+        await watch.wait()
+        assert watch.outcome is None
+        with trio.move_on_after(1) as scope:
+            await watch.wait()  # that was one
+        assert scope.cancelled_caught
+
+
+async def test_an_end_that_is_told_says_how() -> None:
+    changes = Changes()
+    with changes.watch("i") as watch, trio.fail_after(9):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.wait)
+            await wait_all_tasks_blocked()
+            changes.publish([Change("i", S.SUCCESS, outcome=DONE)])
+        assert watch.outcome == DONE
+
+
+@pytest.mark.parametrize(
+    ("steps", "woken"),
+    [
+        ([S.RUNNING], False),
+        ([S.RUNNING, S.SUCCESS], True),
+        ([S.KILLED], True),
+        ([S.KILLED, S.REROUTED], False),
+        ([S.KILLED, S.REROUTED, S.PENDING, S.KILLED], True),
+    ],
+)
+async def test_what_comes_last_of_one_commit_counts(steps: list[S], woken: bool) -> None:
+    changes = Changes()
+    with changes.watch("i") as watch:
+        mine = [Change("i", status, outcome=DONE) for status in steps]
+        changes.publish([*mine, Change("j", S.FAILED)])
+        with trio.move_on_after(1) as scope:
+            await watch.wait()
+    assert scope.cancelled_caught is not woken
+    assert watch.outcome == (DONE if woken else None)
+
+
+async def test_all_look_again_where_nobody_knows_what_has_changed() -> None:
+    changes, woken = Changes(), []
+
+    async def wait(name: str) -> None:
+        with changes.watch(name) as watch:
+            await watch.wait()
+        woken.append(name)
+
+    async with anyio.create_task_group() as group:
+        for name in ("a", "a", "b"):
+            group.start_soon(wait, name)
+        await wait_all_tasks_blocked()
+        assert sorted(changes.watched) == ["a", "b"]
+        changes.look_again(["a", "nobody waits for this"])
+        await wait_all_tasks_blocked()
+        assert woken == ["a", "a"]
+        changes.look_again()
+    assert woken == ["a", "a", "b"]
+    assert changes.watched == []
+
+
+def test_a_listener_may_stop_while_it_is_told() -> None:
+    changes, heard = Changes(), []
+    change = Change("i", S.SUCCESS)
+    one = changes.listen(lambda _: (heard.append("one"), one.__exit__(None, None, None)))  # type: ignore[func-returns-value]
+    one.__enter__()
+    with changes.listen(lambda _: heard.append("other")):
+        changes.publish([change])
+        changes.publish([change])
+    changes.publish([change])
+    assert heard == ["one", "other", "other"]
