@@ -271,15 +271,18 @@ def _version_to_begin_with(db: apsw.Connection, path: str, newest: int) -> int:
 
 def check(path: str) -> list[str]:
     """Return what is wrong in the file, a sentence each; it may be in use meanwhile."""
+    problems: list[str] = []
     with closing(apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)) as db:
         set_up_reader(db)
-        db.execute("BEGIN")  # one moment of it
-        found = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
-        problems = [] if found == ["ok"] else found
-        for sentence, query in _INVARIANTS:
-            rows = db.execute(query).fetchall()
-            problems += [f"{sentence}: {' '.join(map(str, row))}" for row in rows[:10]]
-        db.execute("ROLLBACK")
+        try:
+            db.execute("BEGIN")  # one moment of it
+            found = [str(row[0]) for row in db.execute("PRAGMA integrity_check")]
+            problems += [] if found == ["ok"] else found
+            for sentence, query in _INVARIANTS:
+                rows = db.execute(query).fetchall()
+                problems += [f"{sentence}: {' '.join(map(str, row))}" for row in rows[:10]]
+        except apsw.Error as error:  # what is damaged cannot be asked more
+            problems.append(str(refusal(path, error)))
     return problems
 
 
