@@ -31,9 +31,11 @@ def job_unit(home: TaskHome, job: JobEntry) -> Unit:
         try:
             outcome = await backend.wait_over(invocation.invocation_id)
         except trio.Cancelled:
-            with task_status.budget.polite(None, what=lambda: "its call to be cancelled"):
-                with suppress(InvocationStatusError):  # it has ended meanwhile
-                    await cancel(backend, invocation.invocation_id)
+            with (
+                task_status.budget.polite(None, what=lambda: "its call to be cancelled"),
+                suppress(InvocationStatusError),  # it has ended meanwhile
+            ):
+                await cancel(backend, invocation.invocation_id)
             raise
         if outcome.status is InvocationStatus.KILLED:
             raise InvocationCancelledError(invocation.invocation_id)
