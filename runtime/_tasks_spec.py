@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from runtime import _late
 from runtime._problems import Location, Problem
@@ -66,7 +66,7 @@ class JobEntry(NamedEntry):
         description="The task: `module.function`, or the function's name where one has it.",
         examples=["shop.tasks.migrate"],
     )
-    arguments: dict[str, JsonValue] = Field(
+    arguments: dict[str, Any] = Field(
         default={}, description="What it is called with, by name.", examples=[{"to": "head"}]
     )
     queue: QueueName | None = Field(
