@@ -512,8 +512,8 @@ from runtime import Application
 
 async def works(*, task_status):
     task_status.started()
-    print("works", flush=True)
     try:
+        print("works", flush=True)
         await trio.sleep_forever()
     finally:
         print("over", flush=True)

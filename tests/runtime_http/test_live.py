@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +255,10 @@ async def test_a_reader_that_stops_reading_is_given_up(
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await deaf.send_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
         async with follow(site, "/events") as events:
-            numbers = [(await anext(events))["id"] for _ in range(20_000)]
-            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            seen = [await anext(events) for _ in range(20_000)]
+        # Who reads, and is late on a slow machine, is told what was missed.
+        for one, next_one in pairwise(seen):
+            assert next_one["id"] == one["id"] + 1 or next_one["event"] == "resync"
         got = 0
         with suppress(trio.BrokenResourceError):  # cut off in the midst of it
             while piece := await deaf.receive_some():
