@@ -325,7 +325,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         runner=RUNNER,
-        limit=st.integers(0, 3),
+        limit=st.integers(0, 4),
         queue=st.none() | QUEUE,
         start=st.booleans(),
     )
@@ -341,9 +341,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert each.record.runner_id == runner
             assert each.status is (S.RUNNING if start else S.PENDING)
 
-    @rule(runner=RUNNER)
-    def claim_one(self, runner: str) -> None:
-        self.take(runner, 1, None, start=True)
+    @rule(runner=RUNNER, limit=st.integers(1, 2))
+    def claim_and_start(self, runner: str, limit: int) -> None:
+        self.take(runner, limit, None, start=True)
 
     def owners_move(self, one: One, statuses: Iterable[S], **more: Any) -> None:
         owner = one.owner
@@ -611,11 +611,11 @@ class FileMachine(StoreMachine):
 
 def test_in_memory() -> None:
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
+        StoreMachine, settings=settings(max_examples=70, stateful_step_count=50, deadline=None)
     )
 
 
 def test_in_a_file() -> None:
     run_state_machine_as_test(
-        FileMachine, settings=settings(max_examples=6, stateful_step_count=40, deadline=None)
+        FileMachine, settings=settings(max_examples=6, stateful_step_count=50, deadline=None)
     )
