@@ -9,6 +9,15 @@ from pathlib import Path
 
 from runtime import _late
 from runtime._problems import Location, Problem
+from runtime._secrets import (
+    BEGIN,
+    count_references,
+    escape,
+    judge_place,
+    judge_reference,
+    map_strings,
+    may_stand_at,
+)
 
 _LARGEST_KB = 64  # every process gets all of it; the parser takes a second for 100 KB
 _LONGEST_SHOWN = 60
@@ -19,6 +28,9 @@ _REFERENCE = re.compile(
     r"""
     \$\$\{ (?P<plain>)                             # $${ stands for ${ itself
     | \$\{ (?P<name>[A-Za-z_][A-Za-z0-9_]*) (?: :- (?P<default>[^{}]*) )? \}
+    | \$\{ secret: (?P<secret> (?:                 # there may be variables in it
+          \$\{ [A-Za-z_][A-Za-z0-9_]* (?: :- [^{}]* )? \} | [^{}$] | \$ (?!\$*\{)
+      )* ) \}
     | \$\{ (?P<malformed>[^}]{0,40}) \}?
     """,
     re.VERBOSE,
@@ -93,47 +105,87 @@ def interpolate(
     What cannot be resolved is added to *problems*, with its place below *at*, and left as it is;
     so is the first value that there is no more *room* for.
     """
-    room = room or Room()
-    if isinstance(data, str):
-        return _resolve(data, variables, at, problems, room) if "${" in data else data
-    if isinstance(data, list):
-        return [
-            interpolate(item, variables, problems, (*at, i), room) for i, item in enumerate(data)
-        ]
-    if isinstance(data, dict):
-        return {
-            key: interpolate(value, variables, problems, (*at, key), room)
-            for key, value in data.items()
-        }
-    return data
+    left = room or Room()
+
+    def change(text: str, here: Location) -> str:
+        return _resolve(text, variables, here, problems, left) if "${" in text else text
+
+    return map_strings(data, change, at)
 
 
 def _resolve(
     text: str, variables: Mapping[str, str], at: Location, problems: list[Problem], room: Room
 ) -> str:
-    def replace(match: re.Match[str]) -> str:
-        name, default = match["name"], match["default"]
-        if match["plain"] is not None:
-            return "${"
-        if name is None:
-            written = match[0]
-            problems.append(
-                Problem(
-                    at,
-                    f"{written!r} is neither ${{NAME}} nor ${{NAME:-default}}; "
-                    "write $${ where ${ is meant as it stands",
-                )
-            )
-            return written
-        value = variables.get(name)
-        resolved = value if default is None else value or default
-        if resolved is None:
-            short = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
-            message = f"${{{short}}} is not set; set it, or give a default: ${{{short}:-default}}"
-            problems.append(Problem(at, message))
-            return match[0]
-        if room.left >= 0 and not room.take(resolved):
-            problems.append(Problem(at, f"${{{name}}} {_TOO_LARGE}"))
-        return resolved if room.left >= 0 else match[0]
+    late = may_stand_at(at)  # what is left for later must not be taken for something else then
+    secrets, before = 0, len(problems)
 
-    return _REFERENCE.sub(replace, text)
+    def replace(match: re.Match[str]) -> str:
+        nonlocal secrets
+        if match["plain"] is not None:
+            return match[0] if late and text.startswith(BEGIN[2:], match.end()) else "${"
+        if match["secret"] is not None:
+            secrets += 1
+            return _leave_for_later(match, variables, at, problems, room)
+        if match["name"] is None:
+            problems.append(Problem(at, _judge_malformed(match[0])))
+            return match[0]
+        value = _value(match, variables, at, problems, room)
+        return match[0] if value is None else escape(value) if late else value
+
+    resolved = _REFERENCE.sub(replace, text)
+    if late and len(problems) == before and secrets != count_references(resolved):
+        problems.append(Problem(at, "a secret may not come behind a variable that ends in $"))
+    return resolved
+
+
+def _judge_malformed(written: str) -> str:
+    if written.startswith(BEGIN):
+        return judge_reference(written)
+    return (
+        f"{written!r} is neither ${{NAME}} nor ${{NAME:-default}}; "
+        "write $${ where ${ is meant as it stands"
+    )
+
+
+def _value(
+    match: re.Match[str],
+    variables: Mapping[str, str],
+    at: Location,
+    problems: list[Problem],
+    room: Room,
+) -> str | None:
+    """Return what a reference to a variable stands for; None with the problem told, or no room."""
+    name, default = match["name"], match["default"]
+    value = variables.get(name)
+    resolved = value if default is None else value or default
+    if resolved is None:
+        short = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+        message = f"${{{short}}} is not set; set it, or give a default: ${{{short}:-default}}"
+        problems.append(Problem(at, message))
+        return None
+    if room.left >= 0 and not room.take(resolved):
+        problems.append(Problem(at, f"${{{name}}} {_TOO_LARGE}"))
+    return resolved if room.left >= 0 else None
+
+
+def _leave_for_later(
+    match: re.Match[str],
+    variables: Mapping[str, str],
+    at: Location,
+    problems: list[Problem],
+    room: Room,
+) -> str:
+    """Return a reference to a secret with the variables in it resolved, where it may stand here."""
+    problem = judge_place(at)
+    if not problem:
+        before = len(problems)
+        address = _REFERENCE.sub(
+            lambda inner: _value(inner, variables, at, problems, room) or "", match["secret"]
+        )
+        written = f"{BEGIN}{address}}}"
+        # (A replica's number is put in when there are replicas.)
+        problem = judge_reference(written.replace("${REPLICA}", ""))
+        if not problem or len(problems) > before:
+            return written
+    problems.append(Problem(at, problem))
+    return match[0]

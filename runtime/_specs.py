@@ -157,6 +157,11 @@ class Entry(Protocol):
         """What follows an end of it that nobody asked for."""
         ...
 
+    @property
+    def late_values(self) -> Mapping[str, object]:
+        """Its fields that may refer to secrets, by their keys."""
+        ...
+
     def resolve_dependencies(self, known: "Mapping[str, Sequence[Entry]]") -> None:
         """Put all that an entry stands for in the place of its name."""
         ...

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overloa
 import trio
 
 from runtime import _late
+from runtime._secrets import Secrets
 from runtime._tree_block import Companion, TreeBlock
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
@@ -74,7 +75,10 @@ class Application(TreeBlock):
         keep: bool = False,
     ) -> None:
         within = DEFAULT_STOP_SEC if config is None else config.stop_within_sec
-        super().__init__(Supervisor(stop_within_sec=within, keep=keep))
+        host = host or Host()
+        super().__init__(Supervisor(stop_within_sec=within, keep=keep, mask=host.secrets.mask))
+        #: The secrets of its manifest, hidden in whatever is told of it.
+        self.secrets: Secrets = host.secrets
         self.config = config
         self._version = version
         self._services: dict[str, Service] = {}
@@ -125,7 +129,7 @@ class Application(TreeBlock):
         units: list[Unit] = []
         companions = config.companions()
         for entry in config.services:
-            service = entry.make()
+            service = entry.make(self.secrets)
             self._services[service.name] = service
             units.append(
                 service_unit(
@@ -316,7 +320,7 @@ class Application(TreeBlock):
             return ServiceState.STOPPED if supervisor.stopping else ServiceState.STARTING
         if supervisor.stopping is not None:
             return ServiceState.STOPPING
-        if any(status.stage in (Stage.FAILED, Stage.HELD) for status in supervisor.statuses()):
+        if any(stage in (Stage.FAILED, Stage.HELD) for _, stage in supervisor.stages()):
             return ServiceState.ERROR
         return ServiceState.RUNNING if supervisor.settled else ServiceState.STARTING
 

@@ -6,6 +6,7 @@ Each carries its facts as attributes, and its sentence is made from them.
 from runtime._control import ControlServerError as ControlServerError
 from runtime._control import OnTheLoopError as OnTheLoopError
 from runtime._control import TreeEndedError as TreeEndedError
+from runtime._secrets import SecretError as SecretError
 from runtime.invocation import InvocationCancelledError as InvocationCancelledError
 from runtime.invocation import InvocationError as InvocationError
 from runtime.invocation import InvocationNotFoundError as InvocationNotFoundError

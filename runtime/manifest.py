@@ -16,6 +16,7 @@ from runtime._http_spec import HttpEntry, HttpSpec
 from runtime._listening import parse_bind
 from runtime._model_errors import explain, place_in
 from runtime._problems import Location, Named, Problem, raise_any
+from runtime._secrets import has_secrets, map_strings
 from runtime._specs import Entry
 from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
@@ -93,7 +94,8 @@ class Manifest(ProcessManifest):
     def resolve_services(self) -> Self:
         """Import the classes of all services, and check that each can be made and configured."""
         folder = self.base_directory or Path.cwd()
-        raise_any([p for entry in self.services for p in entry.find_problems(folder)])
+        source = self.secret_source
+        raise_any([p for entry in self.services for p in entry.find_problems(folder, source)])
         return self
 
     def validate_http(self) -> Self:
@@ -165,6 +167,7 @@ def load_manifest(
         problems = [problem for problem in problems if problem is not _NOTHING]
     if manifest is None or problems:
         raise ManifestError(path, _tell(document, source, problems))
+    _note_places(manifest, document, source)
     return manifest
 
 
@@ -262,14 +265,36 @@ def _tell(document: Document, source: Source, problems: Sequence[Problem]) -> li
     """Return a line for each problem that names file, line and key path, a thousand at most."""
     told: set[tuple[int, str]] = set()
     for where, what in problems:
-        location = tuple(_in_file(where, document.data, source.origins))
-        dotted = _dotted(location, document.data)
-        told.add((document.line(location), f"{dotted}: {what}" if dotted else what))
+        line, dotted = _find(where, document, source)
+        told.add((line, f"{dotted}: {what}" if dotted else what))
         if len(told) > _MOST_PROBLEMS:
             told.discard(max(told))
             told.add((document.line(()), f"has more problems than these {_MOST_PROBLEMS}"))
             break
     return [f"{document.path}:{line}: {words}" for line, words in sorted(told)]
+
+
+def _note_places(manifest: Manifest, document: Document, source: Source) -> None:
+    """Let what is wrong with a secret when something starts be told with file and line as well."""
+    if manifest.secret_source is None:
+        return
+
+    def note(_: str, where: Location) -> str:
+        line, dotted = _find(where, document, source)
+        places[where] = _printable(f"{document.path}:{line}: {dotted}")
+        return ""
+
+    places = manifest.secret_source.places
+    for entry in manifest.entries():
+        for key, value in entry.late_values.items():
+            if has_secrets(value):
+                map_strings(value, note, (*entry.location, key))
+
+
+def _find(where: Location, document: Document, source: Source) -> tuple[int, str]:
+    """Return the line of a place, and its key path in words."""
+    location = tuple(_in_file(where, document.data, source.origins))
+    return document.line(location), _dotted(location, document.data)
 
 
 def _in_file(location: Location, data: object, origins: Sequence[int]) -> Iterator[str | int]:

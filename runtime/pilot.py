@@ -103,7 +103,12 @@ class ProcessPilot(TreeBlock):
             self.units.append(control_unit(manifest.control_server, self, find))
         super().__init__(
             supervisor
-            or Supervisor(self.units, stop_within_sec=manifest.stop_within_sec, keep=keep)
+            or Supervisor(
+                self.units,
+                stop_within_sec=manifest.stop_within_sec,
+                keep=keep,
+                mask=self._host.secrets.mask,
+            )
         )
         for folder in (manifest.plugins, plugin_directory):
             if folder is not None:

@@ -74,7 +74,7 @@ PUBLIC = {
         *("NotRunningError", "RunLimitError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
         *("UnhealthyError", "UnitNameError", "UnresponsiveError"),
-        "UnknownUnitError",
+        *("SecretError", "UnknownUnitError"),
         *("InvocationCancelledError", "InvocationError", "InvocationNotFoundError"),
         *("InvocationRejectedError", "InvocationStatusError", "InvocationStatusOwnershipError"),
         *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 
-from bench.limits import health, restart, sampling, services, startup
+from bench.limits import answers, health, restart, sampling, services, startup
 from runtime import open_guard
 
 
@@ -20,6 +20,7 @@ def main() -> None:
         *health.measure(runs, guard),
         *services.measure(runs),
         *sampling.measure(runs, guard),
+        *answers.measure(runs),
     ]
     print(json.dumps([asdict(pair) for pair in pairs]))
 

@@ -21,7 +21,7 @@ def measure(runs: int) -> list[Pair]:
     return [pair]
 
 
-class _Manager(ServiceManager):
+class Manager(ServiceManager):
     async def start(self) -> None:
         await trio.lowlevel.checkpoint()
 
@@ -29,25 +29,25 @@ class _Manager(ServiceManager):
         await trio.lowlevel.checkpoint()
 
 
-class _Service(Service):
+class Worker(Service):
     def requires_configuration(self) -> bool:
         return False
 
-    def create_manager(self) -> _Manager:
-        return _Manager(self.logger)
+    def create_manager(self) -> Manager:
+        return Manager(self.logger)
 
 
 async def _start_services() -> float:
     app = Application()
     for number in range(_MANY):
-        app.register_service(_Service, f"service {number}")
+        app.register_service(Worker, f"service {number}")
     elapsed_ms = _stopwatch()
     async with app:
         return elapsed_ms()
 
 
 async def _start_bare() -> float:
-    managers = [_Manager() for _ in range(_MANY)]
+    managers = [Manager() for _ in range(_MANY)]
     elapsed_ms = _stopwatch()
     async with trio.open_nursery() as nursery:
         for manager in managers:  # one by one: side by side takes a third longer
@@ -58,7 +58,7 @@ async def _start_bare() -> float:
             nursery.cancel_scope.cancel()
 
 
-async def _run_bare(manager: _Manager, *, task_status: trio.TaskStatus[None]) -> None:
+async def _run_bare(manager: Manager, *, task_status: trio.TaskStatus[None]) -> None:
     async with trio.open_nursery() as nursery:
         manager.enter(nursery, None)
         await manager.start()

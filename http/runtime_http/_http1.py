@@ -5,12 +5,13 @@ What h11 refuses is answered with a problem document like everything else.
 """
 
 import h11
+from hypercorn.events import RawData
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from .gate import complete_headers
@@ -20,7 +21,27 @@ _DETAILS = {431: "the head of the request is too large"}
 
 
 class _Protocol(H11Protocol):
-    """One connection; an upgrade is not taken, as the standard allows."""
+    """One connection; an upgrade is not taken, as the standard allows.
+
+    The head of an answer whose length is known waits for the body, which comes at once: both are
+    one send then, and sends are dear.
+    """
+
+    _head = b""
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self._head + (self.connection.send(event) or b"")
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        waits = isinstance(event, h11.Response) and any(
+            name == b"content-length" for name, _ in event.headers
+        )
+        self._head = data if waits else b""
+        if data and not waits:
+            await self.send(RawData(data=data))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Let every request be one of HTTP/1.1."""

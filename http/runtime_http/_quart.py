@@ -12,14 +12,16 @@ from quart_schema import Info, QuartSchema, RequestSchemaValidationError
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from runtime._secrets import Secrets
+
 from .openapi import SECURITY_SCHEMES, Provider
 from .problems import CONTENT_TYPE, HttpProblem, explain
 
 EVENT_STREAM = "text/event-stream"
 
 
-def make_app(name: str, *, title: str = "", version: str = "0") -> QuartTrio:
-    """Return an application whose errors are problem documents."""
+def make_app(name: str, secrets: Secrets, *, title: str = "", version: str = "0") -> QuartTrio:
+    """Return an application whose errors are problem documents, without *secrets*."""
     app = QuartTrio(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # the gate bounds it
     app.config["BODY_TIMEOUT"] = None
@@ -36,17 +38,15 @@ def make_app(name: str, *, title: str = "", version: str = "0") -> QuartTrio:
         security_schemes=SECURITY_SCHEMES,
         info=Info(title=title, version=version),
     )
-    app.register_error_handler(Exception, _tell_error)
+
+    async def tell_error(error: Exception) -> Response:
+        problem = explain(error, secrets) or _explain_web(error)
+        if problem is None:
+            raise error
+        return problem_response(problem)
+
+    app.register_error_handler(Exception, tell_error)
     return app
-
-
-async def _tell_error(error: Exception) -> Response:
-    problem = explain(error)
-    if problem is None:
-        problem = _explain_web(error)
-    if problem is None:
-        raise error
-    return problem_response(problem)
 
 
 async def read_json() -> object:

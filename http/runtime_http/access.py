@@ -8,14 +8,20 @@ from dataclasses import dataclass
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 #: Methods that change nothing.
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_SHOWING = frozenset({"GET", "HEAD"})
+#: What is the same for every tree and tells nothing of this one: the pages, which ask for the token
+#: themselves, and the description of the routes.
+_OPEN = frozenset({"/ui", "/docs", "/openapi.json"})
+_OPEN_FOLDERS = ("/ui/", "/docs/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """What a server asks of a request.
 
-    *token* is what changing something takes, and with *token_to_read* reading as well; None where
-    the way to the server is proof enough, as with a unix socket of mode 0600. *hosts* are names
+    *token* is what changing something takes, and with *token_to_read* reading as well, all but the
+    files of the pages and the description of the routes; None where the way to the server is
+    proof enough, as with a unix socket of mode 0600. *hosts* are names
     that a request may give as its host, beside this host's own and any address; with *any_host* it
     may be anything.
     """
@@ -36,9 +42,11 @@ class Access:
         name = _without_port(host)
         return name in _LOCAL_NAMES or name in self.hosts or _is_address(name)
 
-    def admits(self, method: str, authorization: str | None) -> bool:
-        """Return whether a request with this header may do what *method* does."""
+    def admits(self, method: str, path: str, authorization: str | None) -> bool:
+        """Return whether a request with this header may do with *path* what *method* does."""
         if self.token is None or (method in READING and not self.token_to_read):
+            return True
+        if method in _SHOWING and (path in _OPEN or path.startswith(_OPEN_FOLDERS)):
             return True
         scheme, _, given = (authorization or "").partition(" ")
         wanted = self.token.encode()

@@ -3,6 +3,7 @@
 # quart-schema makes answers of models; Quart's types know nothing of that.
 # pyright: reportArgumentType=false
 
+from functools import cache
 from importlib.metadata import version as version_of
 
 import trio
@@ -31,7 +32,12 @@ def create_app(
     application: Application, feed: EventFeed, usage: UsageWatch, shutdown: trio.Event
 ) -> QuartTrio:
     """Return the Quart application that shows and steers *application*."""
-    app = make_app("runtime_http", title="trio-runtime", version=version_of("trio-runtime"))
+    app = make_app(
+        "runtime_http",
+        application.secrets,
+        title="trio-runtime",
+        version=version_of("trio-runtime"),
+    )
 
     @app.get("/")
     @validate_response(ApplicationStatus)
@@ -55,10 +61,14 @@ def create_app(
         """Tell whether every unit that is to be ready is so."""
         return probe_readiness(application)
 
+    @cache  # the routes are complete when the first request comes
+    def description() -> bytes:
+        return describe(app.extensions)
+
     @app.get("/openapi.json")
     @hide
     async def openapi() -> Response:
-        return Response(describe(app.extensions), content_type="application/json")
+        return Response(description(), content_type="application/json")
 
     registry = make_registry(application)
 

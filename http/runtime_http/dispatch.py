@@ -13,6 +13,7 @@ from quart import Blueprint
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from runtime._secrets import Secrets
 from runtime.application import Application
 from runtime.service.service import Service
 
@@ -48,7 +49,7 @@ class Dispatcher:
         if service is None:
             return None
         if service not in self._apps:
-            self._apps[service] = _make_or_tell(service)
+            self._apps[service] = _make_or_tell(service, self._application.secrets)
         app = self._apps[service]
         if app is None:
             return None
@@ -61,23 +62,23 @@ class Dispatcher:
         return app
 
 
-def _make_or_tell(service: Service) -> QuartTrio | None:
+def _make_or_tell(service: Service, secrets: Secrets) -> QuartTrio | None:
     """Return the application of a service; one whose routes are wrong has the usual ones."""
     try:
-        return _make(service)
+        return _make(service, secrets)
     except Exception:
         logger.exception("the routes of service %s are left out", service.name)
         return None
 
 
-def _make(service: Service) -> QuartTrio | None:
+def _make(service: Service, secrets: Secrets) -> QuartTrio | None:
     router = service.create_router()
     if router is None:
         return None
     if not isinstance(router, Blueprint):
         name = type(router).__name__
         raise TypeError(f"create_router of {service.name} returned no blueprint but {name}")
-    app = make_app(f"runtime_http.services.{service.name}")
+    app = make_app(f"runtime_http.services.{service.name}", secrets)
     usual = isinstance(router, ServiceRouter)
     app.register_blueprint(router, **({} if usual else {"url_prefix": f"{_PREFIX}{service.name}"}))
     return app

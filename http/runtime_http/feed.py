@@ -1,7 +1,9 @@
 """The events of a tree as server-sent events, encoded once for however many readers there are.
 
-A reader is a place in the journal and nothing else. Whoever is too slow for it, so that events are
-gone before he comes to them, is told so by a ``resync`` event with a snapshot of how all stands.
+A reader is a place in the journal and nothing else. What is new is cut into pieces that all readers
+are sent as they are; a reader that came in between is led to the next cut first. Whoever is too
+slow for it, so that events are gone before he comes to them, is told so by a ``resync`` event with
+a snapshot of how all stands.
 """
 
 import json
@@ -18,6 +20,8 @@ _KEPT = 4_096
 #: How long events are gathered before they are sent: many in one piece cost little more than one.
 _GATHER_SEC = 0.05
 _MOST_AT_ONCE = 500
+#: How many pieces are kept for readers that are behind.
+_CHUNKS_KEPT = 16
 #: How much longer for each reader, and how many readers are woken before others have their turn.
 _PER_READER_SEC = 0.001
 _WOKEN_AT_ONCE = 20
@@ -69,9 +73,8 @@ async def next_batch(
 
 
 class _Chunk(NamedTuple):
-    """Events encoded in one piece: those after number *after* to number *last*."""
+    """Events encoded in one piece, up to number *last*."""
 
-    after: int
     last: int
     data: bytes
 
@@ -91,9 +94,10 @@ class EventFeed:
     ) -> None:
         self._journal, self._snapshot, self._describe = journal, snapshot, describe
         self._encoded: OrderedDict[int, bytes] = OrderedDict()
-        self._chunk = _Chunk(-1, -1, b"")
+        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
         self._published = journal.last
         self._ended = False
+        self._following = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._wanted = trio.Event()
         self._standing = (-1, 0.0, b"")
@@ -119,15 +123,26 @@ class EventFeed:
             await self._publish()
 
     async def _publish(self) -> None:
-        entries = self._journal.after(self._published, _MOST_AT_ONCE)
-        data = b"".join(map(self._encode, entries))
-        last = entries[-1].sequence
-        self._chunk = _Chunk(entries[0].sequence - 1, last, data)
-        self._published = last
+        for number, entry in enumerate(self._journal.after(self._published, _KEPT)):
+            if number % _WOKEN_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            self._encode(entry)
+        self._cut()
         # A few at a time: whatever else is to be done has its turn between them.
         for _ in range(0, len(self._readers), _WOKEN_AT_ONCE):
             self._readers.unpark(count=_WOKEN_AT_ONCE)
             await trio.lowlevel.checkpoint()
+
+    def _cut(self) -> None:
+        """Encode what is new, in pieces that all readers share."""
+        while self._published < self._journal.last:
+            entries = self._journal.after(self._published, _MOST_AT_ONCE)
+            after, self._published = entries[0].sequence - 1, entries[-1].sequence
+            data = b"".join(map(self._encode, entries))
+            self._chunks[after] = _Chunk(self._published, data)
+        # For who is further behind, pieces are put together from what is kept of the events.
+        while len(self._chunks) > _CHUNKS_KEPT:
+            self._chunks.popitem(last=False)
 
     async def stream(self, after: int | None) -> AsyncGenerator[bytes]:
         """Yield what to send, until the end: the events after number *after*.
@@ -135,20 +150,24 @@ class EventFeed:
         Without a number, or with one that is yet to come, it begins with a snapshot. Whoever comes
         too late for an event gets a ``resync`` with a snapshot in its place.
         """
-        if after is None or after > self._journal.last:
-            after = self._journal.last
-            yield _frame("snapshot", self._stand(), after)
-        while self._journal.last > after:  # what has happened while the reader was away
-            after, data = self._next(after)
-            yield data
-        while True:
-            if self._published > after or (self._ended and self._journal.last > after):
-                after, data = self._next(after)
-                yield data
-            elif self._ended:
-                return
-            elif not await self._wait():
-                yield ALIVE
+        if not self._following:  # what nobody has followed is in no piece
+            self._published = self._journal.last
+            self._chunks.clear()
+        self._following += 1
+        try:
+            if after is None or after > self._journal.last:
+                after, data = self._begin()
+                yield _frame("snapshot", data, after)
+            while True:
+                if self._published > after or (self._ended and self._journal.last > after):
+                    after, data = self._next(after)
+                    yield data
+                elif self._ended:
+                    return
+                elif not await self._wait():
+                    yield ALIVE
+        finally:
+            self._following -= 1
 
     async def _wait(self) -> bool:
         """Return whether there may be something new, and not just nothing for a while."""
@@ -159,14 +178,27 @@ class EventFeed:
         return False
 
     def _next(self, after: int) -> tuple[int, bytes]:
-        if after == self._chunk.after:
-            return self._chunk.last, self._chunk.data
+        chunk = self._chunks.get(after)
+        if chunk is not None:
+            return chunk
+        self._cut()
         entries = self._journal.after(after, _MOST_AT_ONCE)
         if entries[0].missed:
-            last = self._journal.last
-            data = b'{"missed":%d,"snapshot":%b}' % (entries[0].missed, self._stand())
-            return last, _frame("resync", data, last)
+            last, data = self._begin()
+            return last, _frame(
+                "resync", b'{"missed":%d,"snapshot":%b}' % (entries[0].missed, data), last
+            )
+        # To the next place where all are: from there on there is a piece for this one as well.
+        entries = entries[: self._to_boundary(after)]
         return entries[-1].sequence, b"".join(map(self._encode, entries))
+
+    def _to_boundary(self, after: int) -> int | None:
+        return next((start - after for start in self._chunks if start > after), None)
+
+    def _begin(self) -> tuple[int, bytes]:
+        """Return a snapshot and its number, from which on the pieces of all go on."""
+        self._cut()
+        return self._published, self._stand()
 
     def _stand(self) -> bytes:
         """Return a snapshot as JSON, the same one for all that come at about the same time."""

@@ -38,6 +38,7 @@ _POLICY = (
         ]
     ),
 )
+_ON_EVERY_ANSWER = [*_ALWAYS, (b"cache-control", b"no-store"), _POLICY]
 
 Headers = Iterable[tuple[bytes, bytes]]
 #: The status and the body of an answer that is ready.
@@ -94,11 +95,12 @@ class Gate:
         self, path: str, method: str, headers: Mapping[bytes, bytes], count: int
     ) -> Callable[["_Answer"], Awaitable[None]] | None:
         """Return what answers a request without the application, None when that is to do it."""
-        problem = _judge_form(path, headers, count) or self._refuse(path, method, headers)
+        problem = _judge_form(path, headers, count) or self._judge_host(path, method, headers)
+        if problem is None and method == "GET" and _is_browser(path, headers):
+            return _send_to_page  # that asks for the token itself
+        problem = problem or self._refuse(path, method, headers)
         if problem is not None:
             return partial(_send_problem, problem)
-        if method == "GET" and _is_browser(path, headers):
-            return _send_to_page
         ready = self._ready.get(path)
         if ready is None or method not in ("GET", "HEAD"):
             return None
@@ -107,20 +109,29 @@ class Gate:
             _send, status=status, content_type=b"application/json", body=body, whole=method == "GET"
         )
 
-    def _refuse(self, path: str, method: str, headers: Mapping[bytes, bytes]) -> HttpProblem | None:
-        if path in PROBES and method in ("GET", "HEAD"):
-            return None
+    def _judge_host(
+        self, path: str, method: str, headers: Mapping[bytes, bytes]
+    ) -> HttpProblem | None:
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self._access.admits_host(host):
-            return HttpProblem(421, f"this server does not answer for the host {host!r}")
+        if _is_probe(path, method) or self._access.admits_host(host):
+            return None
+        return HttpProblem(421, f"this server does not answer for the host {host!r}")
+
+    def _refuse(self, path: str, method: str, headers: Mapping[bytes, bytes]) -> HttpProblem | None:
+        if _is_probe(path, method):
+            return None
         authorization = headers.get(b"authorization", b"").decode("latin-1")
-        if not self._access.admits(method, authorization):
+        if not self._access.admits(method, path, authorization):
             detail = "this takes the token of the run directory: Authorization: Bearer TOKEN"
             return HttpProblem(401, detail, headers={"www-authenticate": "Bearer"})
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MOST_BODY_BYTES:
             return _too_large()
         return None
+
+
+def _is_probe(path: str, method: str) -> bool:
+    return path in PROBES and method in ("GET", "HEAD")
 
 
 def _judge_form(path: str, headers: Mapping[bytes, bytes], count: int) -> HttpProblem | None:
@@ -190,8 +201,7 @@ def complete_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return *headers* with those that every answer has."""
     given = [(name.lower(), value) for name, value in headers]
     names = {name for name, _ in given}
-    more = [*_ALWAYS, (b"cache-control", b"no-store"), _POLICY]
-    return [*given, *((name, value) for name, value in more if name not in names)]
+    return [*given, *(header for header in _ON_EVERY_ANSWER if header[0] not in names)]
 
 
 def _first_of_each(headers: Headers) -> dict[bytes, bytes]:

@@ -18,7 +18,7 @@ def probe_life() -> tuple[Probe, int]:
 def probe_readiness(application: Application) -> tuple[Probe, int]:
     """Return whether every unit that is to be ready is so, and the status of that."""
     supervisor = application.supervisor
-    late = any(s.stage not in _FINE and s.kind != KIND for s in supervisor.statuses())
+    late = any(stage not in _FINE and kind != KIND for kind, stage in supervisor.stages())
     if late or supervisor.stopping is not None:
         return Probe(status="not ready"), 503
     return Probe(status="ready"), 200

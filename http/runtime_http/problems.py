@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
+from runtime._secrets import SecretError, Secrets
 from runtime.invocation import InvocationNotFoundError
 from runtime.service import ConfigurationError
 from runtime.service._exceptions import (
@@ -58,11 +59,20 @@ class HttpProblem(Exception):  # noqa: N818 - it is a document, as the standard 
         return json.dumps(self.document(), default=str).encode()
 
 
-def explain(error: Exception) -> HttpProblem | None:  # noqa: PLR0911 - a table of them
+def explain(error: Exception, secrets: Secrets) -> HttpProblem | None:
     """Return what a client is told of an error of the runtime, None for one that is none of these.
 
-    No traceback is ever in it.
+    No traceback is ever in it, and none of the *secrets* in what comes from a unit. (In what comes
+    from the client they stay: else it would learn whether it has guessed one.)
     """
+    problem = _explain(error)
+    if problem is None or not isinstance(error, UnitFailedError | ServiceError):
+        return problem
+    fields = {key: secrets.mask_data(value) for key, value in problem.fields.items()}
+    return replace(problem, detail=secrets.mask(problem.detail), fields=fields)
+
+
+def _explain(error: Exception) -> HttpProblem | None:  # noqa: PLR0911 - a table of them
     match error:
         case HttpProblem():
             return error
@@ -77,6 +87,8 @@ def explain(error: Exception) -> HttpProblem | None:  # noqa: PLR0911 - a table 
             return HttpProblem(409, str(error), {"dependents": error.dependents})
         case DuplicateUnitError() | NotRegisteredError():
             return HttpProblem(409, str(error))
+        case SecretError():
+            return HttpProblem(409, str(error), {"name": error.name})
         case ConfigurationError() | UnitNameError():
             return HttpProblem(422, str(error))
         case ServiceError():

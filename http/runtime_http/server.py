@@ -9,6 +9,7 @@ import trio
 
 from runtime._listening import is_of_this_host, open_listeners, parse_bind
 from runtime.application import Application
+from runtime.supervision.events import UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.unit import Unit, UnitHandle
 
@@ -26,6 +27,7 @@ from .views import EventDescriber, describe_tree
 DEFAULT_BIND = "127.0.0.1:8410"
 #: Seconds for which an answer is given again although nothing is known to have happened.
 REMEMBERED_SEC = 0.1
+_MOST_LOOKED_AT = 200
 _RESTART = RestartPolicy(when=RestartWhen.ALWAYS, delay_sec=0.2, max_delay_sec=10)
 
 
@@ -101,7 +103,7 @@ class _Server:
             any_host=private,
         )
         ready: dict[str, Ready] = {
-            "/": Remembered(application, self._status),
+            "/": Remembered(application, self._status, self._is_of_status),
             "/healthz": _alive,
             "/readyz": Remembered(application, self._readiness),
         }
@@ -111,6 +113,10 @@ class _Server:
     def _status(self) -> tuple[int, bytes]:
         return 200, self._application.status.model_dump_json().encode()
 
+    def _is_of_status(self, event: UnitEvent) -> bool:
+        """Return whether an event may change what is told of services, or of the tree itself."""
+        return not event.unit or self._application.get_service(event.unit) is not None
+
     def _readiness(self) -> tuple[int, bytes]:
         return _as_answer(*probe_readiness(self._application))
 
@@ -118,22 +124,39 @@ class _Server:
 class Remembered:
     """An answer that is made anew when something has happened, and for a moment at most.
 
-    A service may change what its status shows without an event.
+    A service may change what its status shows without an event. What *concerns* says no to leaves
+    the answer as it is, unless it has changed how the whole application stands.
     """
 
-    def __init__(self, application: Application, make: Ready) -> None:
-        self._events, self._make = application.supervisor.events, make
+    def __init__(
+        self,
+        application: Application,
+        make: Ready,
+        concerns: Callable[[UnitEvent], bool] = lambda _: True,
+    ) -> None:
+        self._application, self._make, self._concerns = application, make, concerns
+        self._events = application.supervisor.events
         self._number = -1
         self._until = 0.0
+        self._state: object = None
         self._answer = (200, b"")
 
     def __call__(self) -> tuple[int, bytes]:
         """Return the status and the body."""
-        now = trio.current_time()
-        if self._number != self._events.last or now >= self._until:
-            self._answer = self._make()
-            self._number, self._until = self._events.last, now + REMEMBERED_SEC
+        last, now = self._events.last, trio.current_time()
+        if now >= self._until or (self._number != last and self._is_stale()):
+            self._answer, self._state = self._make(), self._application.state
+            self._until = now + REMEMBERED_SEC
+        self._number = last
         return self._answer
+
+    def _is_stale(self) -> bool:
+        news = self._events.after(self._number, _MOST_LOOKED_AT)
+        return (
+            len(news) == _MOST_LOOKED_AT
+            or any(self._concerns(entry.item) for entry in news)
+            or self._application.state != self._state
+        )
 
 
 def _as_answer(probe: Probe, status: int) -> tuple[int, bytes]:

@@ -99,6 +99,7 @@ def _names_of_several(application: Application) -> dict[str, list[str]]:
 def view_unit(application: Application, status: UnitStatus) -> UnitView:
     """Return how a unit stands."""
     supervisor, name = application.supervisor.locate(status.name)
+    error = status.error
     wait = supervisor.stop_wait(name)
     stop = None
     if wait is not None and isfinite(wait.of_sec):
@@ -121,7 +122,7 @@ def view_unit(application: Application, status: UnitStatus) -> UnitView:
         started_at=status.started_at,
         ready_after_sec=status.ready_after_sec,
         ran_sec=status.ran_sec,
-        error=None if status.error is None else str(status.error) or type(status.error).__name__,
+        error=None if error is None else supervisor.mask(str(error)) or type(error).__name__,
         stop=stop,
         pid=_pid(application, status),
     )

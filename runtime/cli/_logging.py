@@ -8,6 +8,7 @@ from typing import final
 
 import trio
 
+from runtime._secrets import Secrets
 from runtime.process.output import Line
 
 from ._console import Console
@@ -16,12 +17,12 @@ _SERVICES = "runtime.services."
 
 
 @contextmanager
-def log_to_console(console: Console) -> Generator[None]:
-    """Show what is logged while the block lasts; to be entered on the event loop.
+def log_to_console(console: Console, secrets: Secrets) -> Generator[None]:
+    """Show what is logged while the block lasts, *secrets* hidden; to be entered on the event loop.
 
     Of the services everything from INFO is shown, of the rest what is a warning at least.
     """
-    handler = _ConsoleHandler(console, trio.lowlevel.current_trio_token())
+    handler = _ConsoleHandler(console, secrets, trio.lowlevel.current_trio_token())
     root, services = logging.getLogger(), logging.getLogger(_SERVICES.rstrip("."))
     level = services.level
     root.addHandler(handler)
@@ -36,14 +37,14 @@ def log_to_console(console: Console) -> Generator[None]:
 
 @final
 class _ConsoleHandler(logging.Handler):
-    def __init__(self, console: Console, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, console: Console, secrets: Secrets, token: trio.lowlevel.TrioToken) -> None:
         super().__init__()
-        self._console, self._token = console, token
+        self._console, self._secrets, self._token = console, secrets, token
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, from whatever thread it comes."""
         try:
-            text = self.format(record)
+            text = self._secrets.mask(self.format(record))
         except Exception:  # noqa: BLE001 - as the library does: a bad record is told, and no harm
             self.handleError(record)
             return

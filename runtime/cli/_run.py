@@ -137,7 +137,7 @@ class _Tree:
             nursery.start_soon(self._console.run)
             async with trio.open_nursery() as telling:
                 telling.start_soon(self._report.run)
-                with log_to_console(self._console):
+                with log_to_console(self._console, self._application.secrets):
                     await self._run_tree()
                 _handle_signals(signal.SIG_IGN)  # to the very end, when Python's handlers are gone
                 self._supervisor.events.close()

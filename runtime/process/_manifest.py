@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationInfo,
     model_validator,
 )
@@ -17,6 +18,7 @@ from runtime._documents import read_document
 from runtime._groups import GroupSpec, companions, find_group_problems, units_by_name
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
+from runtime._secrets import SecretSource
 from runtime._specs import Entry, Seconds, SecondsAboveZero, UnitName
 from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
@@ -109,6 +111,8 @@ class ProcessManifest(BaseModel):
         examples=["./manifest.schema.json"],
     )
 
+    _secret_source: SecretSource | None = PrivateAttr(default=None)
+
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Load a manifest from a JSON file; relative paths start at its folder."""
@@ -164,6 +168,7 @@ class ProcessManifest(BaseModel):
             self.set_working_directory,
             self.validate_logs,
             self.validate_liveness,
+            self.validate_secrets,
             self.validate_control_server,
         ]
 
@@ -188,12 +193,14 @@ class ProcessManifest(BaseModel):
     def load_env_file(self) -> Self:
         """Hand the variables of the ``env_file`` to every process."""
         if self.env_file is None:
+            self._secret_source = SecretSource(self._base())
             return self
         self.env_file = self._base() / self.env_file
         try:
             variables = read_env_file(self.env_file)
         except EnvFileError as error:
             raise ProblemsError([Problem(("env_file",), str(error))]) from error
+        self._secret_source = SecretSource(self._base(), variables)
         for process in self.processes:
             process.share_env(variables)
         return self
@@ -330,6 +337,18 @@ class ProcessManifest(BaseModel):
     def validate_liveness(self) -> Self:
         """Check what every health check is told, and that a process can be told of its watchdog."""
         raise_any(list(find_liveness_problems(self.processes, self._base())))
+        return self
+
+    @property
+    def secret_source(self) -> SecretSource | None:
+        """Where references to secrets are looked up; None where the `env_file` is of no use."""
+        return self._secret_source
+
+    def validate_secrets(self) -> Self:
+        """Check that the secrets of processes are there, as far as that can be known before."""
+        source = self.secret_source
+        if source is not None:
+            raise_any([p for each in self.processes for p in each.find_secret_problems(source)])
         return self
 
     def validate_control_server(self) -> Self:

@@ -125,7 +125,7 @@ class Child:
         self, command: Command, plan: StopPlan, unit: UnitHandle, limit_sec: float
     ) -> str:
         """Run *command*; return what was wrong with it, the signal being sent then."""
-        output = Output()
+        output = Output(self._host.secrets)
         if plan.output is not None:
             output.listeners["process"] = plan.output.add
         failure = ""

@@ -11,6 +11,7 @@ import trio
 
 from runtime import _procfs
 from runtime._roster import Roster
+from runtime._secrets import Secrets
 
 from .output import Line
 from .sampler import Sampler
@@ -43,6 +44,8 @@ class Host:
 
     *sampler* takes the statistics of the processes, where somebody runs one.
 
+    *secrets* are those of the tree, which hide what has been looked up.
+
     *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
     down; unset, they inherit ours.
 
@@ -60,6 +63,7 @@ class Host:
     check_interval_sec: float = 0.1
     open_files: tuple[int, int] | None = None
     sampler: Sampler | None = None
+    secrets: Secrets = field(default_factory=Secrets)
     spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from runtime._problems import Location, Named, Problem
+from runtime._secrets import SecretSource, has_secrets, resolve_secrets
 from runtime._specs import (
     Dependency,
     Entry,
@@ -142,8 +143,9 @@ class Process(BaseModel):
     )
     env: dict[VariableName, Text] = Field(
         default_factory=dict,
-        description="Variables, merged over the runtime's own environment; unset: just that.",
-        examples=[{"LOG_LEVEL": "debug"}],
+        description="Variables, merged over the runtime's own environment; a value may refer to"
+        " secrets, which are looked up at each start. Unset: just that environment.",
+        examples=[{"LOG_LEVEL": "debug"}, {"DB_PASSWORD": "${secret://file/db.password}"}],
     )
     timeout: Seconds | None = Field(
         default=5.0,
@@ -299,6 +301,7 @@ class Process(BaseModel):
     _conditions: dict[str, Condition] = PrivateAttr(default_factory=dict)
     _place: int | None = PrivateAttr(default=None)
     _shared_env: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _secret_source: SecretSource = PrivateAttr(default_factory=SecretSource)
     _info: ProcessRuntimeInfo = PrivateAttr(default_factory=ProcessRuntimeInfo)
     _output: Output = PrivateAttr(default_factory=Output)
     _pid: int = PrivateAttr(default=0)
@@ -583,18 +586,44 @@ class Process(BaseModel):
             problem = judge_program(path, self._privileges) if path.is_absolute() else ""
             problems += [Problem(location, problem)] if problem else []
 
-    def merged_env(self, marker: Mapping[str, str]) -> dict[str, str]:
+    def merged_env(
+        self, marker: Mapping[str, str], own: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """Return the environment that the child gets: what we inherit, and what it is to have.
 
-        What a service manager above us has set for us alone is not handed down.
+        *own* is its `env` with the secrets in it; without it, references stay as they are. What a
+        service manager above us has set for us alone is not handed down.
         """
+        own = self.env if own is None else own
         account = self._privileges.variables if self._privileges is not None else {}
         ours = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
-        return {**self._shared_env, **ours, **account, **self.env, **marker}
+        return {**self._shared_env, **ours, **account, **own, **marker}
 
     def share_env(self, variables: Mapping[str, str]) -> None:
         """Take the variables of the manifest's ``env_file``: all others win over them."""
         self._shared_env = variables
+
+    @property
+    def late_values(self) -> Mapping[str, object]:
+        """What may refer to secrets: its `env`."""
+        return {"env": self.env}
+
+    @property
+    def secret_source(self) -> SecretSource:
+        """Where the secrets that `env` refers to are looked up."""
+        return self._secret_source
+
+    def find_secret_problems(self, source: SecretSource) -> list[Problem]:
+        """Look the secrets of `env` up in *source* from now on; return what is wrong with them.
+
+        A file that is missing is a problem where nothing could make it before the process starts.
+        """
+        self._secret_source = source
+        if not has_secrets(self.env):
+            return []
+        found = resolve_secrets(self.env, source, (*self.location, "env"))
+        may_come = self.dependencies or self.lifecycle_hooks or not self.autostart
+        return [*found.problems, *(() if may_come else found.missing)]
 
     def update_status(
         self, status: ProcessState, pid: int | None = None, return_code: int | None = None

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import trio
 
+from runtime._secrets import Secrets
 from runtime.supervision.events import Journal
 
 StreamName = Literal["stdout", "stderr"]
@@ -35,13 +36,16 @@ class Output:
     """The newest lines of one process, over all its generations, and whoever wants each line.
 
     *listeners* get each line as it comes, in the order in which they are added; the key says whose
-    one is, and a second one under the same key takes the place of the first.
+    one is, and a second one under the same key takes the place of the first. What *secrets* hide
+    is in no line.
     """
 
     lines: Journal[Line]
     listeners: dict[object, Listener]
+    secrets: Secrets
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Secrets | None = None) -> None:
+        self.secrets = Secrets() if secrets is None else secrets
         self.lines = Journal(
             _LINES_KEPT, weight_limit=_CHARACTERS_KEPT, weigh=lambda line: len(line.text)
         )
@@ -51,6 +55,9 @@ class Output:
         """Keep *lines*, the oldest giving way, and hand them on."""
         if not lines:
             return
+        if self.secrets:
+            texts = self.secrets.mask_lines([line.text for line in lines])
+            lines = [line._replace(text=text) for line, text in zip(lines, texts, strict=True)]
         for line in lines:
             self.lines.append(line)
         for listener in tuple(self.listeners.values()):  # one may go when it has heard enough

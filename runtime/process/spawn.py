@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -29,7 +29,7 @@ class Command:
     name: str
     argv: Sequence[str]
     working_directory: Path | None
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)  # there may be secrets in it
     affinity: Sequence[int] | None = None
     privileges: Privileges | None = None
 

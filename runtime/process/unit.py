@@ -8,6 +8,7 @@ from signal import Signals
 
 from runtime import _procfs
 from runtime._procfs import Member
+from runtime._secrets import has_secrets, reveal
 from runtime.supervision.unit import Unit, UnitHandle
 
 from ._attendance import Attendance
@@ -40,7 +41,7 @@ class _Run:
         if self._generation > 1:
             await call_hooks(process, None, "on_restart", self._host, task_status)
         await call_hooks(process, None, "pre_start", self._host, task_status)
-        command = self._command()
+        command = await self._command()
         child: Child | None = None
         failure: Exception | None = None
         try:
@@ -80,13 +81,24 @@ class _Run:
             watchdog_sec=process.watchdog_sec,
         )
 
-    def _command(self) -> Command:
-        process = self._process
+    async def _command(self) -> Command:
+        """Return what is to be run; `SecretError` where a secret that it needs cannot be had."""
+        process, host = self._process, self._host
+        own = process.env
+        if has_secrets(own):
+            own = await reveal(
+                process.name,
+                own,
+                process.secret_source,
+                host.secrets,
+                at=(*process.location, "env"),
+                limiter=host.spawning,
+            )
         return Command(
             name=process.name,
             argv=process.command,
             working_directory=process.working_directory,
-            env=process.merged_env(self._host.marker(process.name)),
+            env=process.merged_env(host.marker(process.name), own),
             affinity=process.affinity,
             privileges=process.privileges,
         )
@@ -133,6 +145,7 @@ def process_unit(process: Process, host: Host, *, restarts_also: tuple[str, ...]
     """
     if process.ceilings is not None and host.sampler is None:
         raise ValueError(f"{process.name} has ceilings, and its host no sampler that looks at it")
+    process.output.secrets = host.secrets
     if host.echo is not None:
         process.output.listeners["echo"] = partial(host.echo, process.name)
     return Unit(

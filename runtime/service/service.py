@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cache, wraps
 from inspect import signature
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, cast
 
 import trio
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from runtime._secrets import SecretError, Secrets
 from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
 from runtime.supervision.graph import Stage
 from runtime.supervision.lifecycle import Lifecycle
 
 from ._exceptions import ConfigurationError, NotRegisteredError, ServiceFailedError
+from ._late_configuration import LateConfiguration
 from ._state import service_lifecycle
 from .manager import ServiceManager
 from .models import ServiceState, ServiceStatus
@@ -50,6 +52,28 @@ class ServiceConfiguration(BaseModel):
     autostart: bool = Field(
         default=False, description="Whether it is started as soon as it is configured."
     )
+    _runtime_secrets: Secrets | None = PrivateAttr(default=None)
+
+    def _hide(self, secrets: Secrets) -> None:
+        self._runtime_secrets = secrets
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what is shown of it in Python, without the secrets that a manifest refers to."""
+        secrets = self._runtime_secrets
+        for name, value in super().__repr_args__():
+            shown = value if secrets is None else secrets.mask_data(value)
+            text = "" if secrets is None else repr(shown)
+            hidden = text if secrets is None else secrets.mask(text)
+            yield name, shown if hidden == text else _AsIs(hidden)
+
+
+class _AsIs(str):
+    """A text that is its own `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Service(ABC):
@@ -75,6 +99,8 @@ class Service(ABC):
         self._name = name or derive_name(type(self))
         self._lifecycle = service_lifecycle(self._name)
         self._config: ServiceConfiguration | None = None
+        self._late: LateConfiguration | None = None
+        self._looked_up: dict[str, Any] | None = None
         self._manager: ServiceManager | None = None
         self._metadata: dict[str, Any] = {}
         self._error: str | None = None
@@ -113,13 +139,21 @@ class Service(ABC):
 
     @property
     def status(self) -> ServiceStatus:
-        """How it stands now. The metadata may be added to, or replaced by `set_metadata`."""
+        """How it stands now. The metadata may be added to, or replaced by `set_metadata`.
+
+        Neither they nor the error have a secret in them that its manifest refers to.
+        """
         state = self._lifecycle.state
+        error = self._error if state is ServiceState.ERROR else None
+        if self._late is not None:
+            error = error and self._late.secrets.mask(error)
+            hidden = self._late.secrets.mask_data(self._metadata)
+            self._metadata.update(cast("dict[str, Any]", hidden))
         return ServiceStatus.model_construct(
             state=state,
-            error=self._error if state is ServiceState.ERROR else None,
+            error=error,
             metadata=self._metadata,
-            is_configured=self._config is not None,
+            is_configured=self._config is not None or self._late is not None,
         )
 
     def set_metadata(self, metadata: Mapping[str, Any]) -> None:
@@ -188,20 +222,63 @@ class Service(ABC):
         `IllegalTransitionError` while it runs; nothing has changed then. A start that is asked for
         before there is an application is remembered.
         """
-        config = self._validate(config)
+        self._configure(self._validate(config))
+
+    def configure_late(self, late: LateConfiguration) -> None:
+        """Let *late* be its configuration, whose secrets are looked up now, and at each start.
+
+        What cannot be had now has to be there when it starts. Otherwise like `configure`, which
+        puts another configuration in its place.
+        """
+        try:
+            data = late.look_up()
+        except SecretError:
+            self._late, self._metadata = late, late.show()
+            self._move(ServiceState.CONFIGURED, "configured, but for its secrets")
+        else:
+            self._configure(self._validate(data, late), late, data)
+
+    async def look_up_secrets(self) -> None:
+        """Look up what its configuration refers to: its unit does so before each start.
+
+        Where something has changed it gets a new configuration and a new manager. Raises
+        `SecretError`, and `ConfigurationError` when it does not fit any more.
+        """
+        late = self._late
+        if late is None:
+            return
+        data = await late.reveal()
+        if data != self._looked_up:
+            self._adopt(self._validate(data, late), late, data)
+
+    def _configure(
+        self,
+        config: ServiceConfiguration,
+        late: LateConfiguration | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
         if self._generation is not None and self._lifecycle.state is ServiceState.ERROR:
             raise ConfigurationError(self._name, "has failed and still stops; configure it then")
         self._lifecycle.table.advance(self._name, self._lifecycle.state, ServiceState.CONFIGURED)
+        self._adopt(config, late, data)
+        self._move(ServiceState.CONFIGURED, "configured")
+        if config.autostart:
+            self._ask_start()
+
+    def _adopt(
+        self,
+        config: ServiceConfiguration,
+        late: LateConfiguration | None,
+        data: dict[str, Any] | None,
+    ) -> None:
         before, self._config = self._config, config
         try:
             self._manager = self.create_manager()
         except BaseException:
             self._config = before
             raise
-        self._metadata = _show(config)
-        self._move(ServiceState.CONFIGURED, "configured")
-        if config.autostart:
-            self._ask_start()
+        self._late, self._looked_up = late, data
+        self._metadata = _show(config) if late is None else late.show(_show(config))
 
     def _ask_start(self) -> None:
         supervisor = self._tree()
@@ -214,20 +291,31 @@ class Service(ABC):
         await self.start()
         return self
 
-    def _validate(self, config: ServiceConfiguration | Mapping[str, Any]) -> ServiceConfiguration:
+    def _validate(
+        self,
+        config: ServiceConfiguration | Mapping[str, Any],
+        late: LateConfiguration | None = None,
+    ) -> ServiceConfiguration:
         if isinstance(config, self.configuration_class):
             return config
         if not isinstance(config, Mapping):
             wanted, given = self.configuration_class.__name__, type(config).__name__
             raise ConfigurationError(self._name, f"needs a {wanted} or a mapping, not {given}")
         try:
-            return self.configuration_class.model_validate(dict(config))
+            made = self.configuration_class.model_validate(dict(config))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}"
                 for each in error.errors(include_url=False)
             )
-            raise ConfigurationError(self._name, f"cannot be configured so: {problems}") from error
+            words = f"cannot be configured so: {problems}"
+            if late is None:
+                raise ConfigurationError(self._name, words) from error
+            # (The error itself is not its cause: it has the values.)
+            raise ConfigurationError(self._name, late.secrets.mask(words)) from None
+        if late is not None:
+            made._hide(late.secrets)  # noqa: SLF001 - a public name would be one less for fields
+        return made
 
     # --- how it fails -----------------------------------------------------------------------------
 
@@ -238,6 +326,8 @@ class Service(ABC):
         the service is down. It is called as well when its start or its stop raises, or when one of
         its background tasks dies.
         """
+        if self._late is not None:
+            error = self._late.secrets.mask(error)
         self.logger.error("%s", error)
         if self._generation is not None:
             self._generation.fail(ServiceFailedError(self._name, error))
@@ -254,12 +344,22 @@ class Service(ABC):
     @property
     def is_enabled(self) -> bool:
         """Whether it starts together with the other services."""
+        if self._config is None and self._late is not None:
+            default = self.configuration_class.model_fields["enabled"].default
+            told = self._late.get("enabled", default)
+            return ServiceConfiguration.model_validate({"enabled": told}).enabled
         return (self._config or ServiceConfiguration()).enabled
 
     @property
     def can_start(self) -> bool:
         """Whether it has the configuration that it needs."""
-        return self._config is not None or not self.requires_configuration()
+        is_configured = self._config is not None or self._late is not None
+        return is_configured or not self.requires_configuration()
+
+    @property
+    def lacks_secrets(self) -> bool:
+        """Whether it cannot be configured before the secrets of its manifest are there."""
+        return self._config is None and self._late is not None
 
     def attach(self, supervisor: Supervisor | None) -> None:
         """Note which supervisor starts and stops it; a start asked for before is asked for now."""

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from operator import eq
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
 from runtime._problems import Location, Named, Problem, did_you_mean
+from runtime._secrets import Secrets, SecretSource, has_secrets, resolve_secrets
 from runtime._specs import Dependency, Entry, HealthSpec, RestartSpec, Seconds, UnitName
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.restart import RestartPolicy
 
 from ._exceptions import ConfigurationError
+from ._late_configuration import LateConfiguration
 from .plain import as_service_class
 from .registry import get_available_services, get_service_class
 from .service import Service
@@ -40,7 +43,8 @@ class ServiceEntry(BaseModel):
     )
     configuration: dict[str, Any] | None = Field(
         default=None,
-        description="Its configuration, as its class wants it; unset: none.",
+        description="Its configuration, as its class wants it; a value at any depth may refer to"
+        " secrets, which are looked up at each start. Unset: none.",
         examples=[{"size": 1000}],
     )
     dependencies: list[UnitName | Dependency] = Field(
@@ -77,6 +81,7 @@ class ServiceEntry(BaseModel):
     _place: int | None = PrivateAttr(default=None)
     _service_class: type[Service] | None = PrivateAttr(default=None)
     _resolved: tuple[Requirement, ...] | None = PrivateAttr(default=None)
+    _secret_source: SecretSource = PrivateAttr(default_factory=SecretSource)
 
     @property
     def kind(self) -> str:
@@ -128,21 +133,58 @@ class ServiceEntry(BaseModel):
 
     # --- the service itself -----------------------------------------------------------------------
 
-    def find_problems(self, folder: Path) -> list[Problem]:
-        """Return what is wrong with its class and configuration; *folder* becomes importable."""
+    @property
+    def late_values(self) -> Mapping[str, object]:
+        """What may refer to secrets: its `configuration`."""
+        return {"configuration": self.configuration}
+
+    def find_problems(self, folder: Path, source: SecretSource | None = None) -> list[Problem]:
+        """Return what is wrong with its class and configuration; *folder* becomes importable.
+
+        Secrets are looked up in *source* from now on.
+        """
         try:
             self._service_class = _find_class(self.class_path, folder)
         except ValueError as error:
             return [Problem((*self.location, "class"), str(error))]
+        self._secret_source = source or SecretSource(folder)
+        secrets = Secrets()
+        found, complete = self._judge_configuration(self._service_class, secrets)
+        if complete and not found:
+            found = self._judge_making(secrets)
+        return [Problem(where, secrets.mask(what)) for where, what in found]
+
+    def _judge_configuration(
+        self, service_class: type[Service], secrets: Secrets
+    ) -> tuple[list[Problem], bool]:
+        """Return what is wrong with the configuration, and whether all of its secrets are there.
+
+        A file that is missing is a problem where nothing could make it before the service starts.
+        """
         here = (*self.location, "configuration")
-        model = self._service_class.configuration_class
+        found = resolve_secrets(self.configuration or {}, self._secret_source, here)
+        secrets.add(found.values)
+        may_come = self.dependencies or not self.autostart or self.enabled is False
+        problems = [*found.problems, *(() if may_come else found.missing)]
+        unknown = [where for where, _ in (*found.problems, *found.missing)]
+        model = service_class.configuration_class
         try:
-            model.model_validate(self.configuration or {})
+            model.model_validate(found.data)
         except ValidationError as error:
             if self.configuration is not None:
-                return [_explain(each, here, model) for each in error.errors(include_url=False)]
+                problems += [
+                    _explain(each, here, model)
+                    for each in error.errors(include_url=False)
+                    # What is said of a secret that is not there, or of what is around it, may be
+                    # wrong.
+                    if not any(_overlap((*here, *each["loc"]), place) for place in unknown)
+                ]
+        return problems, not unknown
+
+    def _judge_making(self, secrets: Secrets) -> list[Problem]:
+        here = (*self.location, "configuration")
         try:
-            service = self.make()
+            service = self.make(secrets)
             service.check_startable()
             here = (*self.location, "health")
             if self.health is not None:
@@ -154,17 +196,37 @@ class ServiceEntry(BaseModel):
             return [Problem((*self.location, "class"), words)]
         return []
 
-    def make(self) -> Service:
-        """Return a new service as the entry describes it, configured and not started."""
+    def make(self, secrets: Secrets | None = None) -> Service:
+        """Return a new service as the entry describes it, configured and not started.
+
+        What it is given as secrets is hidden by *secrets*.
+        """
         if self._service_class is None:
             raise ValueError(f"the class of service {self.name!r} has not been resolved")
         service = self._service_class(self.name)
         configuration = dict(self.configuration or {})
         if self.enabled is not None:
             configuration["enabled"] = self.enabled
-        if configuration:
-            service.configure({**configuration, "autostart": False})
+        if not configuration:
+            return service
+        configuration["autostart"] = False
+        if not has_secrets(configuration):
+            service.configure(configuration)
+            return service
+        late = LateConfiguration(
+            self.name,
+            configuration,
+            self._secret_source,
+            Secrets() if secrets is None else secrets,
+            at=(*self.location, "configuration"),
+        )
+        service.configure_late(late)
         return service
+
+
+def _overlap(one: Location, other: Location) -> bool:
+    """Return whether one of two places is within the other, or the same."""
+    return all(map(eq, one, other))
 
 
 def _explain(error: ErrorDetails, here: Location, model: type[BaseModel]) -> Problem:

@@ -230,6 +230,9 @@ def service_unit(
         service.note_error(None)
         service.enter(generation)
         try:
+            await service.look_up_secrets()
+            if health is not None:
+                check_askable(service)
             await generation.run()
         except BaseException as error:
             words = in_words(error) if isinstance(error, Exception) else cut_off_by(error)
@@ -241,7 +244,7 @@ def service_unit(
     def admit() -> None:
         try:
             service.check_startable()
-            if health is not None:
+            if health is not None and not service.lacks_secrets:
                 check_askable(service)
         except Exception as error:
             service.note_error(in_words(error))

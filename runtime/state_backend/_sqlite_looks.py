@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -18,26 +19,48 @@ from runtime.invocation.models import (
     StoredInvocation,
     WorkflowIdentity,
 )
+from runtime.invocation.moves import OWNED
 from runtime.invocation.status import InvocationStatus
 
 from ._sqlite_rows import COLUMNS, error_of, maybe_moment, micros, moment, row, status_of
-from ._sqlite_schema import ENDED_OTHERWISE
+from ._sqlite_schema import HELD_BACK, IS_RARE, RARE
 from .base import InvocationFilter, InvocationHistory, Page
 
 _I: Final = InvocationStatus
-_ENDED_OTHERWISE: Final = frozenset({_I.FAILED, _I.KILLED, _I.CONCURRENCY_CONTROLLED_FINAL})
+# Where those of these statuses are found without looking at all that there are.
+_PLACES: Final[tuple[tuple[frozenset[InvocationStatus], str], ...]] = (
+    (OWNED, "SELECT seq FROM invocation INDEXED BY owned WHERE runner_id IS NOT NULL"),
+    (
+        _I.get_available_for_run_statuses(),
+        (
+            "SELECT seq FROM invocation INDEXED BY ready WHERE waiting = 1"
+            " UNION ALL SELECT seq FROM invocation INDEXED BY delayed WHERE waiting = 2"
+        ),
+    ),
+    (
+        frozenset({_I.CONCURRENCY_CONTROLLED}),
+        f"SELECT seq FROM invocation INDEXED BY held_back WHERE {HELD_BACK}",
+    ),
+    (
+        RARE,
+        f"SELECT seq FROM invocation INDEXED BY rare WHERE {IS_RARE}",
+    ),
+)
 
 _BY_ID = f"SELECT {COLUMNS} FROM invocation WHERE id = ?"
 _ENDS = "SELECT status, result, error FROM invocation WHERE id = ?"
-_HISTORY = """SELECT history.at, history.status, history.context, history.runner_id
-    FROM invocation LEFT JOIN history ON history.seq = invocation.seq
-    WHERE id = ? ORDER BY line"""
+_MADE = "SELECT seq, created_at, status FROM invocation WHERE id = ?"
+_HISTORY = "SELECT line, at, status, context, runner_id FROM history WHERE seq = ? ORDER BY line"
 _NEXT_DUE = "SELECT min(due_at) FROM invocation WHERE waiting = 2"
 _NEXT_DUE_IN = """SELECT min(due_at) FROM invocation WHERE waiting = 2
     AND queue IN (SELECT value FROM json_each(?))"""
 _ENDED = """SELECT value FROM json_each(?) LEFT JOIN invocation ON invocation.id = value
     WHERE seq IS NULL OR over_at IS NOT NULL"""
-_COUNTS = "SELECT status, number FROM tally WHERE number > 0"
+_COUNTS = f"""SELECT status, number FROM tally WHERE number > 0
+    UNION ALL SELECT status, count(*) FROM invocation WHERE waiting = 1 GROUP BY status
+    UNION ALL SELECT status, count(*) FROM invocation WHERE waiting = 2 GROUP BY status
+    UNION ALL SELECT status, count(*) FROM invocation WHERE runner_id IS NOT NULL GROUP BY status
+    UNION ALL SELECT status, count(*) FROM invocation WHERE {HELD_BACK} GROUP BY status"""
 _RUNNERS = """SELECT runner_id, host, pid_space, pid, pid_started, started_at, alive_until
     FROM runner ORDER BY rowid"""
 _OWNED = "SELECT id, cancel_requested FROM invocation WHERE runner_id = ? ORDER BY seq"
@@ -89,15 +112,15 @@ def error(db: apsw.Connection, invocation_id: str) -> ErrorRecord | None:
 
 def history(db: apsw.Connection, invocation_id: str) -> list[InvocationHistory]:
     """Return the history, the oldest first; raises `InvocationNotFoundError`."""
-    found = db.execute(_HISTORY, (invocation_id,)).fetchall()
-    if not found:
-        raise InvocationNotFoundError(invocation_id)
-    lines: list[Any] = [values for values in found if values[0] is not None]
+    seq, created_at, status = _known(db, _MADE, invocation_id)
+    lines: list[Any] = db.execute(_HISTORY, (seq,)).fetchall()
+    if status is not None and not (lines and lines[0][0] == 0):
+        lines.insert(0, (0, created_at, _I.REGISTERED.value, None, None))
     return [
         InvocationHistory(
             invocation_id, moment(at), None if status is None else status_of(status), context, owner
         )
-        for at, status, context, owner in lines
+        for _, at, status, context, owner in lines
     ]
 
 
@@ -119,9 +142,10 @@ def ended(db: apsw.Connection, invocation_ids: Sequence[str]) -> list[str]:
 def page(db: apsw.Connection, which: InvocationFilter, limit: int, after: str | None) -> Page:
     """See `BaseStateBackend.list_invocations`; the cursor is a place in the file."""
     conditions, values = _conditions(which, after)
+    # The places first: to put them in order needs no more of them.
     sql = (
-        f"SELECT {COLUMNS} FROM invocation WHERE {' AND '.join(conditions)}"
-        " ORDER BY seq DESC LIMIT ?"
+        f"SELECT {COLUMNS} FROM invocation WHERE seq IN (SELECT seq FROM invocation"
+        f" WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?) ORDER BY seq DESC"
     )
     rows = [row(each) for each in db.execute(sql, (*values, limit + 1))]
     shown = rows[:limit]
@@ -142,24 +166,22 @@ def _conditions(which: InvocationFilter, after: str | None) -> tuple[list[str], 
     values = [value for _, value in told if value is not None]
     conditions.append("status IS NOT NULL")
     if which.statuses is not None:
-        conditions += _of_statuses(frozenset(which.statuses))
-        values.append(json.dumps(list(which.statuses)))
+        statuses = frozenset(which.statuses)
+        conditions.append("status IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(list(statuses)))
+        if _I.SUCCESS not in statuses:  # of the others there are few, and small indexes of them
+            places = " UNION ALL ".join(sql for those, sql in _PLACES if those & statuses)
+            conditions.append(f"seq IN ({places or 'NULL'})")
     return conditions, values
-
-
-def _of_statuses(statuses: frozenset[InvocationStatus]) -> Iterator[str]:
-    yield "status IN (SELECT value FROM json_each(?))"
-    # So that SQLite sees that a small index has them all.
-    if statuses <= _ENDED_OTHERWISE:
-        yield ENDED_OTHERWISE
-    elif not any(status.is_over() for status in statuses):
-        yield "over_at IS NULL"
 
 
 def counts(db: apsw.Connection) -> dict[InvocationStatus, int]:
     """See `BaseStateBackend.count_by_status`."""
+    numbers: Counter[InvocationStatus] = Counter()
     found: list[Any] = db.execute(_COUNTS).fetchall()
-    return {status_of(status): number for status, number in found}
+    for status, number in found:
+        numbers[status_of(status)] += number
+    return dict(numbers)
 
 
 def runners(db: apsw.Connection) -> list[RunnerRecord]:

@@ -24,6 +24,7 @@ from runtime.invocation.models import (
 from runtime.invocation.moves import OWNED, advance
 from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 
+from ._sqlite_schema import HELD_BACK, TALLIED
 from .changes import Change
 
 _I: Final = InvocationStatus
@@ -145,7 +146,7 @@ _ANYHOW = """UPDATE invocation SET status = ?, runner_id = ?, changed_at = ?, at
     WHERE seq = ? RETURNING result, error"""
 _KEY_TAKEN = """SELECT 1 FROM invocation WHERE running_key = ? AND running_key IS NOT NULL
     AND runner_id IS NOT NULL LIMIT 1"""
-_HELD_BACK = f"""SELECT {COLUMNS} FROM invocation WHERE status = '{_I.CONCURRENCY_CONTROLLED}'
+_HELD_BACK = f"""SELECT {COLUMNS} FROM invocation WHERE {HELD_BACK}
     AND running_key = ? ORDER BY rank, seq LIMIT 1"""
 _BY_ID = f"SELECT {COLUMNS} FROM invocation WHERE id = ?"
 
@@ -178,7 +179,7 @@ class Step:
         self.cursor: Final = db.cursor()
         self.now: Final = now
         self.changes: Final[list[Change]] = []
-        #: By how much the number of each status has changed.
+        #: By how much the kept number of each status has changed.
         self.tally: Final[Counter[InvocationStatus | None]] = Counter()
         #: Whether there are invocations that are not there any more.
         self.forgotten = False
@@ -257,10 +258,11 @@ class Step:
             )
         )
         for number, each in enumerate(statuses):
-            self._history.append((seq, number, at, each, None, None))
+            if number:  # the first one is known from created_at
+                self._history.append((seq, number, at, each, None, None))
             outcome = Outcome(new.invocation_id, each) if each.is_over() else None
             self.changes.append(Change(new.invocation_id, each, outcome=outcome))
-        if status is not None:
+        if status in TALLIED:
             self.tally[status] += 1
 
     def move(self, row: Row, moves: Iterable[Move]) -> StoredInvocation:
@@ -295,10 +297,9 @@ class Step:
             owner = record.runner_id or move.runner_id
             self._history.append((row.seq, number, at, record.status, owner, context))
         row.lines += len(made)
-        before = row.stored
-        if before.status is not None:
-            self.tally[before.status] -= 1
-        self.tally[after.status] += 1
+        for status, by in ((row.stored.status, -1), (after.status, 1)):
+            if status in TALLIED:
+                self.tally[status] += by
         outcome = self._update(row, after, [move for move, _ in made], at)
         for move, record in made:
             last = outcome if record is made[-1][1] else None

@@ -94,8 +94,7 @@ class _Transaction:
                 job = queue.popleft()
                 self.jobs.append(job)
                 self._do(job)
-            if any(self._tally.values()):
-                self._db.executemany(_TALLY, [each for each in self._tally.items() if each[1]])
+            self._db.executemany(_TALLY, [each for each in self._tally.items() if each[1]])
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
@@ -116,7 +115,8 @@ class _Transaction:
         else:
             job.succeed(result)
             self.changes.extend(step.changes)
-            self._tally.update(step.tally)
+            if step.tally:
+                self._tally.update(step.tally)
             self.forgotten |= step.forgotten
         finally:
             step.cursor.close()

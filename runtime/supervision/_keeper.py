@@ -241,7 +241,7 @@ class Keeper:
             self._slot.wake()
 
     def _note_status_text(self, text: str) -> None:
-        self._slot.status_text = text
+        self._slot.status_text = self._tree.chronicle.mask(text)
 
     # --- after the end ----------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Keeper:
         if lifecycle.state == last == lifecycle.stages.failed and slot.last is not None:
             if verdict:  # that it failed was said when it did
                 self._tree.explain(slot, verdict)
-            slot.reason = whole
+            slot.reason = self._tree.chronicle.mask(whole)
             slot.wake()
             return slot.last
         if last not in lifecycle.table.successors(lifecycle.state):

@@ -271,7 +271,7 @@ class Tree:
         lifecycle = slot.unit.lifecycle
         old = lifecycle.state
         lifecycle.move(new)
-        slot.reason = reason
+        slot.reason = reason = self.chronicle.mask(reason)
         slot.last = self.chronicle.moved(
             slot.unit.name, old, new, reason, generation=slot.generation, cause=slot.cause
         )
@@ -288,12 +288,12 @@ class Tree:
 
     def explain(self, slot: Slot, reason: str, *, cause: int | None = None) -> None:
         """Record why a unit is as it is, where no change of its state says so."""
-        slot.reason = reason
+        slot.reason = reason = self.chronicle.mask(reason)
         slot.last = self.chronicle.noted(slot.unit.name, reason, cause=cause or slot.cause)
         slot.wake()
 
     def note(self, slot: Slot, fact: str) -> None:
         """Record a fact about a unit that is not why it is as it is."""
-        slot.note = fact
+        slot.note = fact = self.chronicle.mask(fact)
         self.chronicle.noted(slot.unit.name, fact, cause=slot.cause)
         slot.wake()

@@ -167,10 +167,20 @@ class UnitEvent:
 
 
 class Chronicle:
-    """Writes the events of one supervisor's units into the journal that the tree shares."""
+    """Writes the events of one supervisor's units into the journal that the tree shares.
 
-    def __init__(self, prefix: str, journal: Journal[UnitEvent]) -> None:
-        self._prefix, self._journal = prefix, journal
+    *mask* takes out of a reason what nobody may see.
+    """
+
+    mask: Callable[[str], str]
+
+    def __init__(
+        self,
+        prefix: str,
+        journal: Journal[UnitEvent],
+        mask: Callable[[str], str] = lambda text: text,
+    ) -> None:
+        self._prefix, self._journal, self.mask = prefix, journal, mask
 
     def path(self, name: str) -> str:
         """Return the name of a unit as the whole tree knows it, such as ``worker/cpu-0``."""

@@ -6,7 +6,7 @@ it is ready, ends when its work ends, and stops when it is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -204,6 +204,9 @@ class UnitStatus:
 
 class InnerUnits(Protocol):
     """The units that live within another one: a supervisor's."""
+
+    def stages(self) -> Iterator[tuple[str, Stage]]:
+        """Yield the kind and the stage of each."""
 
     def statuses(self) -> list[UnitStatus]:
         """Return how they stand."""

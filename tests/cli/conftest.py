@@ -37,11 +37,12 @@ SERVE_COMMANDS = """
 import json, os, sys
 import runtime.__main__
 from runtime import _late
-for name in ("run", "check"):
+for name in ("run", "check", "graph", "schema"):
     _late.command(name)
 
-def run(arguments, folder, streams):
+def run(arguments, folder, streams, env):
     os.chdir(folder)
+    os.environ.update(env)
     for fd, path in enumerate([os.devnull, *streams]):
         opened = os.open(path, os.O_RDWR | os.O_APPEND)
         os.dup2(opened, fd)
@@ -361,12 +362,19 @@ def open_site(folder: Path) -> Generator[Site]:
 class Ask:
     """Calls a command that runs nothing, in *folder*, and returns how it ended and what it said."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, loaded: Loaded) -> None:
         self.folder = folder
+        self._loaded = loaded
 
     def __call__(
         self, *arguments: str | Path, env: Mapping[str, str] = _NOTHING
     ) -> subprocess.CompletedProcess[str]:
+        return self._loaded(*arguments, cwd=self.folder, env=env)
+
+    def anew(
+        self, *arguments: str | Path, env: Mapping[str, str] = _NOTHING
+    ) -> subprocess.CompletedProcess[str]:
+        """Do the same with a program that loads everything itself."""
         return subprocess.run(
             [sys.executable, "-m", "runtime", *arguments],
             check=False,
@@ -386,12 +394,6 @@ class Ask:
         return path
 
 
-@pytest.fixture
-def ask(tmp_path: Path) -> Ask:
-    """Commands that run nothing, called in a folder of the test's own."""
-    return Ask(tmp_path)
-
-
 class Loaded:
     """The command line in a process of its own for each call, without what loading it takes.
 
@@ -407,13 +409,16 @@ class Loaded:
             stdout=subprocess.PIPE,
         )
 
-    def __call__(self, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] = _NOTHING
+    ) -> subprocess.CompletedProcess[str]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with TemporaryFile() as out, TemporaryFile() as err:
             streams = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
             argv = [*map(str, arguments)]
-            self._process.stdin.write(json.dumps([argv, str(cwd), streams]).encode() + b"\n")
+            call = json.dumps([argv, str(cwd), streams, dict(env)])
+            self._process.stdin.write(call.encode() + b"\n")
             self._process.stdin.flush()
             wait_readable(self._process.stdout.fileno())
             status = int(self._process.stdout.readline())
@@ -428,7 +433,7 @@ class Loaded:
 OpenLoaded = Callable[[Mapping[str, str]], AbstractContextManager[Loaded]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def open_loaded() -> OpenLoaded:
     """Have the command line loaded for the length of a block, in this environment."""
 
@@ -441,6 +446,19 @@ def open_loaded() -> OpenLoaded:
             loaded.close()
 
     return open_in
+
+
+@pytest.fixture(scope="session")
+def commands(open_loaded: OpenLoaded) -> Iterator[Loaded]:
+    """The command line, loaded once for all tests that ask it."""
+    with open_loaded(os.environ) as made:
+        yield made
+
+
+@pytest.fixture
+def ask(tmp_path: Path, commands: Loaded) -> Ask:
+    """Commands that run nothing, called in a folder of the test's own."""
+    return Ask(tmp_path, commands)
 
 
 OpenSite = Callable[..., AbstractContextManager[Site]]

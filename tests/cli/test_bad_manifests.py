@@ -651,6 +651,26 @@ BAD: dict[str, Bad] = {
         "env_file: FOLDER/e:6: is larger than 1 MB with its variables put in",
         e="A0=0123456789\n" + "".join(f"A{n}={f'${{A{n - 1}}}' * 10}\n" for n in range(1, 9)),
     ),
+    # Secrets.
+    "secret argument": process(
+        'args: ["${secret://env/HOME}"]',
+        "args.0: a secret may not be here: everybody on this host can read the arguments of a"
+        " process; put it into its `env`, and let the program take it from there",
+    ),
+    "secret in a check": process(
+        'ready_strategy: tcp, ready_params: {port: "${secret://env/HOME}"}',
+        "ready_params.port: a secret may not be here, only in the `env` of a process or in the"
+        " `configuration` of a service",
+    ),
+    "secret that is not there": process(
+        'env: {K: "${secret://file/gone}"}',
+        "env.K: the secret FOLDER/gone is not there: no such file",
+    ),
+    "secret of nowhere": process(
+        'env: {K: "${secret://vault/x}"}',
+        "env.K: '${secret://vault/x}' is no secret; write ${secret://file/PATH} or"
+        " ${secret://env/NAME}",
+    ),
     # Users and limits.
     "unknown user": process(
         "user: nobodyy", "user: there is no user 'nobodyy'; did you mean 'nobody'?"
@@ -992,7 +1012,7 @@ def test_a_program_that_loads_everything_itself_says_the_same(
 ) -> None:
     path = place(tmp_path / "bad", BAD[name])
     ask.folder = path.parent
-    fresh = ask("run", path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    fresh = ask.anew("run", path, env={"PYTHONDONTWRITEBYTECODE": "1"})
     again = loaded("run", path, cwd=path.parent)
     assert fresh.returncode == 2
     assert (fresh.stdout, fresh.stderr) == (again.stdout, again.stderr)

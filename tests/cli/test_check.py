@@ -121,7 +121,7 @@ def test_nothing_is_started_and_nothing_is_written(ask: Ask) -> None:
         plugins="plugins",
     )
     before = sorted(ask.folder.rglob("*"))
-    answer = ask("check", path, env={"PYTHONDONTWRITEBYTECODE": ""})
+    answer = ask.anew("check", path, env={"PYTHONDONTWRITEBYTECODE": ""})
     assert (answer.returncode, answer.stderr) == (0, "")
     assert sorted(ask.folder.rglob("*")) == before
 

@@ -334,7 +334,7 @@ LONG: Mapping[str, Callable[[int], str]] = {
     "a circle": lambda n: listed(
         lambda i: f"name: a{i}, path: sh, dependencies: [a{(i + 1) % (60 * n)}]", 60 * n
     ),
-    "dependencies": lambda n: one(f"dependencies: [{flow(lambda i: f'b{i}', 2_000 * n)}]"),
+    "dependencies": lambda n: one(f"dependencies: [{flow(lambda i: f'b{i}', 1_000 * n)}]"),
     "one dependency": lambda n: one(f"dependencies: [{flow(lambda i: 'a', 2_000 * n)}]"),
     "unknown keys": lambda n: one(flow(lambda i: f"b{i}: 1", 1_000 * n)),
     "unknown hooks": lambda n: one(f"lifecycle_hooks: [{flow(lambda i: f'h{i}', 2_000 * n)}]"),
@@ -356,9 +356,9 @@ LONG: Mapping[str, Callable[[int], str]] = {
     "logs in one file": lambda n: listed(
         lambda i: f"name: a{i}, path: sh, log: {{file: x}}", 60 * n
     ),
-    "deep logs": lambda n: one(f"replicas: {60 * n}, log: {{file: '${{REPLICA}}/{'a/' * 98}x'}}"),
+    "deep logs": lambda n: one(f"replicas: {30 * n}, log: {{file: '${{REPLICA}}/{'a/' * 98}x'}}"),
     "wildcards": lambda n: listed(lambda i: f"name: a{i}, path: '/usr/*/**/x{i}*'", 60 * n),
-    "long wildcards": lambda n: one(f"replicas: {60 * n}").replace(
+    "long wildcards": lambda n: one(f"replicas: {20 * n}").replace(
         "sh", "'/${REPLICA}" + "*a" * 99 + "'"
     ),
     "repeated wildcards": lambda n: one(f"path2: {n}").replace("sh", "'/" + "**/" * 20 * n + "x'"),

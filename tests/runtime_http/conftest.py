@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -121,6 +122,17 @@ def serve(tmp_path: Path) -> Serve:
         assert addresses[-1] is None  # nobody is told of a server that is gone
 
     return open_site
+
+
+def own_address() -> str | None:
+    """Return an address of this machine that is not of the loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return None
+        address = probe.getsockname()[0]
+        return None if address.startswith("127.") else str(address)
 
 
 def sleeper(name: str, **fields: Any) -> dict[str, Any]:

@@ -15,9 +15,17 @@ import trio
 from runtime_http import gate
 from runtime_http.access import Access
 
-from .conftest import AUTHORIZED, TOKEN, Serve, sleeper
+from .conftest import AUTHORIZED, TOKEN, Serve, own_address, sleeper
 
 MANIFEST: dict[str, Any] = {"processes": [sleeper("db")]}
+BROWSER = {"accept": "text/html,*/*"}
+EVIL = {"host": "evil.example"}
+#: What tells of the tree, and what is the same for every one.
+TELLING = [
+    *("/", "/tree", "/tree/db", "/why/db", "/events", "/metrics", "/stats", "/services"),
+    *("/processes", "/processes/db", "/processes/db/logs", "/processes/db/stats"),
+]
+OPEN = ["/ui/", "/ui/main.js", "/ui/icon.svg", "/docs/", "/docs/docs.js", "/openapi.json"]
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -93,36 +101,36 @@ def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("runtime_http.access.hmac.compare_digest", compare)
     access = Access(token="right")  # noqa: S106 - no real one
-    assert access.admits("POST", "bearer right")
-    assert not access.admits("POST", "Bearer wrong")
+    assert access.admits("POST", "/tree", "bearer right")
+    assert not access.admits("POST", "/tree", "Bearer wrong")
     assert compared == [(b"right", b"right"), (b"wrong", b"right")]
 
 
-def own_address() -> str | None:
-    """Return an address of this machine that is not of the loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing
-        except OSError:
-            return None
-        address = probe.getsockname()[0]
-        return None if address.startswith("127.") else str(address)
-
-
 @pytest.mark.parametrize("host", ["0.0.0.0", "own"])  # noqa: S104 - that is what is tested
-async def test_other_addresses_take_the_token_for_everything(serve: Serve, host: str) -> None:
+async def test_other_addresses_tell_of_the_tree_by_the_token_alone(serve: Serve, host: str) -> None:
     address = own_address() if host == "own" else host
     if address is None:
         pytest.skip("this machine has no address but the loopback's")
     async with serve(MANIFEST, bind=f"{address}:0") as site:
         reached = "127.0.0.1" if host == "0.0.0.0" else address  # noqa: S104
         async with httpx.AsyncClient(base_url=f"http://{reached}:{site.port}") as http:
-            for path in ("/", "/tree", "/events", "/metrics", "/openapi.json", "/ui/", "/nothing"):
+            for path in (*TELLING, "/nothing", "/uix", "/openapi.jsonx", "//ui/"):
                 assert (await http.get(path)).status_code == 401, path
                 assert (await http.head(path)).status_code == 401, path
                 assert (await http.options(path)).status_code == 401, path
             for path in ("/healthz", "/readyz"):
                 assert (await http.get(path)).status_code == 200
+            assert (await http.get("/", headers=BROWSER)).headers["location"] == "/ui/"
+            for path in OPEN:
+                assert (await http.get(path)).status_code == 200, path
+                assert (await http.post(path)).status_code == 401, path
+                assert (await http.get(path, headers=EVIL)).status_code == 421, path
+            assert (await http.get("/", headers={**BROWSER, **EVIL})).status_code == 421
+            # No way leads from these to what tells of the tree.
+            for path in ("/ui/../tree", "/ui/%2e%2e/tree", "/ui/..%2ftree", "/docs/nothing"):
+                answer = await http.get(path)
+                assert answer.status_code in (401, 404), path
+                assert "db" not in answer.text
             assert (await http.get("/tree", headers=AUTHORIZED)).status_code == 200
             assert (await http.get("/", headers=AUTHORIZED)).status_code == 200
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import schemathesis
 import trio
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -17,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 
 from .conftest import TOKEN, Serve, sleeper
 
-CASES = 15  # for each operation; there are two dozen
+CASES = 8  # of each kind for an operation, of which there are two dozen
 CHECKS = (
     not_a_server_error,
     status_code_conformance,
@@ -39,48 +43,62 @@ async def test_the_description_is_valid(serve: Serve) -> None:
     assert len(ids) == len(set(ids)) >= 24
 
 
-async def test_every_answer_is_as_described(serve: Serve) -> None:
+# The slow rounds are the same with other data: 2,000 requests together.
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, 11))]
+)
+async def test_every_answer_is_as_described(serve: Serve, number: int) -> None:
     load_all_checks()
-    manifest: dict[str, Any] = {"processes": [sleeper("db", timeout=1)]}
+    manifest: dict[str, Any] = {
+        "processes": [sleeper("db", timeout=1)],
+        "services": [{"name": "idle", "class": "runtime.service.plain:idle"}],
+    }
     async with serve(manifest) as site:
         description = (await site.get("/openapi.json")).json()
         # Streams end with the tree alone.
         del description["paths"]["/events"]
         address = site.address
-        done = await trio.to_thread.run_sync(run_cases, description, address)
+        done = await trio.to_thread.run_sync(run_cases, description, address, number)
         assert (await site.get("/healthz")).status_code == 200
-    assert done >= 200
+    paths = description["paths"].items()
+    assert done.keys() == {f"{method.upper()} {path}" for path, each in paths for method in each}
+    assert sum(done.values()) >= 200
 
 
-def run_cases(description: dict[str, Any], address: str) -> int:
-    """Try every operation of the server at *address*; return how many requests that were."""
+def run_cases(description: dict[str, Any], address: str, number: int) -> Counter[str]:
+    """Try every operation of the server at *address*; return how many requests each got."""
     schema = schemathesis.openapi.from_dict(description)
-    count = 0
+    schema.config.generation.update(with_security_parameters=False)  # all of them bear the token
+    limited = settings(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    done: Counter[str] = Counter()
+
+    def check(case: Any) -> None:
+        if isinstance(case.query, dict):
+            case.query.pop("follow", None)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        response = case.call(base_url=address, headers=headers, timeout=20)
+        case.validate_response(response, checks=CHECKS)
+        done[case.operation.label] += 1
+
     for result in schema.get_all_operations():
-        operation = result.ok()
-
-        @settings(
-            max_examples=CASES,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @_given(operation)
-        def check(case: Any) -> None:
-            nonlocal count
-            if case.query:
-                case.query.pop("follow", None)
-            headers = {"authorization": f"Bearer {TOKEN}"}
-            response = case.call(base_url=address, headers=headers, timeout=20)
-            case.validate_response(response, checks=CHECKS)
-            count += 1
-
-        check()
-    return count
+        for strategy in strategies(result.ok()):
+            seed(number)(limited(given(case=strategy)(check)))()
+    return done
 
 
-def _given(operation: Any) -> Any:
-    from hypothesis import given
-
-    return given(case=operation.as_strategy())
+def strategies(operation: Any) -> Iterator[Any]:
+    """Yield what makes cases: of any name and of one there is; such as fit, and such as do not."""
+    names: list[dict[str, Any]] = [{}]
+    if "{name}" in operation.path:
+        name = "idle" if operation.path.startswith("/services") else "db"
+        names.append({"path_parameters": {"name": name}})
+    for fixed in names:
+        yield operation.as_strategy(**fixed)
+        if operation.query or operation.body:  # any name fits
+            yield operation.as_strategy(generation_mode=GenerationMode.NEGATIVE, **fixed)

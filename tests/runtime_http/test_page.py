@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from runtime import Service, ServiceConfiguration, ServiceManager
 
-from .conftest import TOKEN, Serve, Site, script, sleeper
+from .conftest import TOKEN, Serve, Site, own_address, script, sleeper
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = [
@@ -285,6 +286,41 @@ async def test_restarting_takes_the_token(serve: Serve, visit: Visitor) -> None:
             assert page.evaluate("sessionStorage.length") == 0
 
         await visit(site, look, complaints="401")
+
+
+async def test_where_reading_takes_the_token_the_page_asks_for_it(
+    serve: Serve, visit: Visitor
+) -> None:
+    own = own_address()
+    async with serve(TREE, bind=f"{own or '0.0.0.0'}:0") as site:  # noqa: S104 - that is tested
+        reached = replace(site, address=f"http://{own or '127.0.0.1'}:{site.port}")
+
+        def look(page: Page) -> None:
+            assert page.url.endswith("/ui/")  # a browser is led there
+            asked = page.locator("#token-why")
+            expect(asked).to_have_text("Reading takes it here, too.")
+            expect(page.locator("#link")).to_have_text("takes the token")
+            expect(page.locator("#units tbody tr")).to_have_count(0)
+            page.locator("#token-cancel").click()
+            page.locator("#retry").click()  # nothing is tried without a token, but when told to
+            give_token(page, "not it")
+            expect(asked).to_have_text("This token was refused.")
+            give_token(page, TOKEN)
+            settle(page)
+            expect(page.locator("#notice")).to_be_hidden()
+            expect(page.locator("#units tbody tr")).to_have_count(7)
+            row(page, "proxy").click()
+            page.locator("#tab-logs").click()
+            expect(page.locator("#log-found")).to_be_attached()
+            page.locator("[data-verb=restart]").click()  # it is known now
+            expect(page.locator("#action-result")).to_have_text("restart: done")
+            page.reload()
+            settle(page)
+            page.get_by_role("link", name="API").click()  # the same for every tree
+            expect(page.locator("details").first).to_be_visible()
+
+        # That policy is for https, which a proxy may do.
+        await visit(reached, look, complaints="401|Cross-Origin-Opener-Policy")
 
 
 async def test_a_refusal_is_told(serve: Serve, visit: Visitor) -> None:

@@ -7,8 +7,7 @@ if (theme) document.documentElement.dataset.theme = theme;
 
 let description;
 try {
-  const token = sessionStorage.getItem("token");
-  const response = await fetch("../openapi.json", { headers: token ? { authorization: `Bearer ${token}` } : {} });
+  const response = await fetch("../openapi.json");
   description = await response.json();
   if (!response.ok) throw new Error(description.detail);
 } catch (error) {

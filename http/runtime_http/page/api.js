@@ -79,6 +79,7 @@ export function pathOf(name) {
   return name.split("/").map(encodeURIComponent).join("/");
 }
 
+// Without a time: until the signal says so.
 export function pause(ms, signal) {
   return new Promise((resolve) => {
     const end = () => {
@@ -86,7 +87,7 @@ export function pause(ms, signal) {
       signal?.removeEventListener("abort", end);
       resolve();
     };
-    const timer = setTimeout(end, ms);
+    const timer = ms === null ? undefined : setTimeout(end, ms);
     signal?.addEventListener("abort", end);
   });
 }

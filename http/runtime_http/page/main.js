@@ -155,40 +155,49 @@ function showEvents() {
 let lost = null;
 function onLink(problem, waitMs) {
   const up = problem === null;
-  lost = up ? null : { problem, again: Date.now() + waitMs, stopped: tree.stopping !== null || tree.state === "stopped" };
-  setText(byId("link"), up ? "live" : lost.stopped ? "stopped" : "not connected");
+  const stopped = tree.stopping !== null || tree.state === "stopped", refused = problem?.status === 401;
+  lost = up ? null : { again: waitMs === null ? null : Date.now() + waitMs };
+  setText(byId("link"), up ? "live" : refused ? "takes the token" : stopped ? "stopped" : "not connected");
   setClass(byId("link"), `link ${up ? "up" : "down"}`);
   byId("main").classList.toggle("stale", !up);
   byId("notice").hidden = up;
   if (!up) {
-    setText(byId("notice-title"), lost.stopped ? "The tree has stopped." : tree.heard ? "Connection lost." : "No connection.");
+    setText(byId("notice-title"), refused ? "Reading takes the token here, too." : stopped ? "The tree has stopped."
+      : tree.heard ? "Connection lost." : "No connection.");
     byId("notice-heard").replaceChildren(...(tree.heard ? ["What you see is as it was at ", clock(tree.heard), ". "] : []), `(${problem.message}) `);
     showRetry();
-    if (problem.status === 401) {
-      askForToken("Reading takes the token here, too.").then((given) => { if (given) tree.retryNow(); });
+    if (refused) {
+      const why = hasToken() ? "This token was refused." : "Reading takes it here, too.";
+      useToken("");
+      askForToken(why);
     }
   }
   schedule();
 }
 
 function showRetry() {
-  if (lost) setText(byId("notice-retry"), `Next try in ${Math.ceil(Math.max(0, lost.again - Date.now()) / 1000)} s.`);
+  if (!lost) return;
+  const seconds = Math.ceil(Math.max(0, lost.again - Date.now()) / 1000);
+  setText(byId("notice-retry"), lost.again === null ? "" : `Next try in ${seconds} s.`);
 }
 
 // Resolves to whether there is a token now.
 function askForToken(why = "") {
   const dialog = byId("token-dialog");
-  byId("token").value = "";
   setText(byId("token-why"), why);
-  dialog.returnValue = "";
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    byId("token").value = dialog.returnValue = "";
+    dialog.showModal();
+  }
   byId("token").focus();
   return new Promise((resolve) => dialog.addEventListener("close", () => {
     if (dialog.returnValue === "save") useToken(byId("token").value);
     else if (dialog.returnValue === "forget") useToken("");
     byId("token").value = "";
     showToken();
-    resolve(dialog.returnValue === "save" && hasToken());
+    const given = dialog.returnValue === "save" && hasToken();
+    if (given && !tree.connected) tree.retryNow();
+    resolve(given);
   }, { once: true }));
 }
 

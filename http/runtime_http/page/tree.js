@@ -42,8 +42,11 @@ export class Tree extends EventTarget {
       }
       this.connected = false;
       this.#retry = new AbortController();
-      onLink(problem ?? new Error("the server has ended the connection"), wait);
-      await pause(wait, this.#retry.signal);
+      problem ??= new Error("the server has ended the connection");
+      // Another try without another token is of no use.
+      const waitMs = problem.status === 401 ? null : wait;
+      onLink(problem, waitMs);
+      await pause(waitMs, this.#retry.signal);
       wait = Math.min(wait * 2, LONGEST_PAUSE_MS);
     }
   }

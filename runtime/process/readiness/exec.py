@@ -57,7 +57,7 @@ async def probe_exec(params: ExecParams, host: Host, candidate: Candidate) -> bo
     cancelled, all that the command has started is killed.
     """
     candidate.obstacle = "its command has not ended yet"
-    output, unit = Output(), candidate.unit or UnitHandle("check", StopBudget())
+    output, unit = Output(host.secrets), candidate.unit or UnitHandle("check", StopBudget())
     try:
         async with open_child(_derive(params, host, candidate), host, output, _KILL, unit) as child:
             returncode = await child.wait_exit()
