@@ -611,11 +611,11 @@ class FileMachine(StoreMachine):
 
 def test_in_memory() -> None:
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=70, stateful_step_count=50, deadline=None)
+        StoreMachine, settings=settings(max_examples=35, stateful_step_count=100, deadline=None)
     )
 
 
 def test_in_a_file() -> None:
     run_state_machine_as_test(
-        FileMachine, settings=settings(max_examples=6, stateful_step_count=50, deadline=None)
+        FileMachine, settings=settings(max_examples=4, stateful_step_count=80, deadline=None)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +14,23 @@ from runtime.state_backend import (
     StateBackendError,
     StoreFileError,
     UnknownStateBackendError,
-    _urls,
     make_state_backend,
 )
 from runtime.state_backend.memory import MemoryStateBackend
 
+#: A distribution that brings a store along, as it is installed.
+DISTRIBUTION = {
+    "other_store.py": """
+from runtime.state_backend.memory import MemoryStateBackend
 
 class OtherStore(MemoryStateBackend):
-    """As a distribution may bring one along."""
+    pass
+""",
+    "other_store-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: other\nVersion: 1\n",
+    "other_store-1.0.dist-info/entry_points.txt": (
+        "[trio_runtime.state_backends]\nother = other_store:OtherStore\n"
+    ),
+}
 
 
 def test_a_url_means_a_store() -> None:
@@ -32,14 +41,13 @@ def test_a_url_means_a_store() -> None:
     assert type(make_state_backend("sqlite:///a.db")).__name__ == "SQLiteStateBackend"
 
 
-def test_a_distribution_adds_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("other", f"{__name__}:OtherStore", _urls.ENTRY_POINTS)
-    monkeypatch.setattr(EntryPoint, "load", lambda self: OtherStore)
-    monkeypatch.setattr(
-        _urls, "entry_points", lambda group: EntryPoints([entry]).select(group=group)
-    )
+def test_a_distribution_adds_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in DISTRIBUTION.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
     store = make_state_backend("other://somewhere")
-    assert type(store) is OtherStore
+    assert type(store).__name__ == "OtherStore"
     assert store.url == "other://somewhere"
     with pytest.raises(UnknownStateBackendError) as caught:
         make_state_backend("oter://somewhere")
