@@ -283,6 +283,8 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(facts=st.lists(FACTS, min_size=3, max_size=6))
     def begin_with(self, facts: list[dict[str, Any]]) -> None:
         self.register(facts, None)
+        for runner in RUNNERS[:2]:  # or each sweep takes everything from everybody
+            self.beat(runner, 1000)
 
     @rule(facts=st.lists(FACTS, min_size=1, max_size=3), delay=DELAY)
     def submit(self, facts: list[dict[str, Any]], delay: int | None) -> None:
@@ -442,8 +444,11 @@ class StoreMachine(RuleBasedStateMachine):
     def let_time_pass(self, seconds: int) -> None:
         self.model.now += timedelta(seconds=seconds)
 
-    @rule(runner=RUNNER, seconds=st.sampled_from([0, 15, 300]))
+    @rule(runner=RUNNER, seconds=st.sampled_from([0, 60, 1000]))
     def heartbeat(self, runner: str, seconds: int) -> None:
+        self.beat(runner, seconds)
+
+    def beat(self, runner: str, seconds: int) -> None:
         model = self.model
         until = model.alive[runner] = model.now + timedelta(seconds=seconds)
         record = RunnerRecord(
