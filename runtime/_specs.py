@@ -3,9 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Protocol, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
 
-from runtime._problems import Location
+from runtime._problems import Location, Named
 from runtime.supervision.graph import Condition, Requirement
 from runtime.supervision.health import HealthPolicy
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -165,3 +172,72 @@ class Entry(Protocol):
     def resolve_dependencies(self, known: "Mapping[str, Sequence[Entry]]") -> None:
         """Put all that an entry stands for in the place of its name."""
         ...
+
+
+class NamedEntry(BaseModel):
+    """An entry that is one unit of one name, and may wait for others: what such kinds share."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
+
+    section: ClassVar[Location]  #: where the entries of its kind stand in a manifest
+    kind: ClassVar[str]  #: what it is called in problems
+
+    name: UnitName = Field(
+        description="The name of its unit; no other unit has it.", examples=["cache"]
+    )
+    dependencies: list[UnitName | Dependency] = Field(
+        default=[], description="The units that must be ready, or meet a condition, before."
+    )
+
+    _place: int | None = PrivateAttr(default=None)
+    _resolved: tuple[Requirement, ...] | None = PrivateAttr(default=None)
+
+    @property
+    def replica_of(self) -> str | None:
+        """None: it has no replicas."""
+        return None
+
+    @property
+    def location(self) -> Location:
+        """Where it stands in its manifest, for problems to be told with."""
+        return (*self.section, self.name if self._place is None else Named(self.name, self._place))
+
+    def note_place(self, place: int) -> None:
+        """Note which entry of its manifest it is."""
+        self._place = place
+
+    @property
+    def edges(self) -> list[Requirement]:
+        """What each entry of `dependencies` asks for, in the order of the entries."""
+        return [
+            Requirement(entry, Condition.READY)
+            if isinstance(entry, str)
+            else Requirement(entry.name, entry.condition)
+            for entry in self.dependencies
+        ]
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """All that it waits for; for an entry with replicas, all of them."""
+        return tuple(self.edges) if self._resolved is None else self._resolved
+
+    def resolve_dependencies(self, known: "Mapping[str, Sequence[Entry]]") -> None:
+        """Let an entry with replicas stand for all of them."""
+        found: dict[str, Requirement] = {}
+        for edge in self.edges:
+            names = [entry.name for entry in known.get(edge.name, ())] or [edge.name]
+            for name in names:
+                found.setdefault(name, Requirement(name, edge.condition))
+        self._resolved = tuple(found.values())
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        """What follows an end of it that nobody asked for: nothing."""
+        return RestartPolicy()
+
+    @property
+    def late_values(self) -> Mapping[str, object]:
+        """Its fields that may refer to secrets: none."""
+        return {}

@@ -82,7 +82,9 @@ class Application(TreeBlock):
         self.config = config
         self._version = version
         self._services: dict[str, Service] = {}
-        self._home: TaskHome | None = None
+        self._home: TaskHome | None = (
+            None if config is None or config.tasks is None else (config.tasks.home)
+        )
         self._store_url = state_backend or "memory://"
         self._runners = None if runners is None else list(runners)
         #: The processes of the manifest, by their own face.
@@ -98,6 +100,9 @@ class Application(TreeBlock):
             )
             new += self.pilot.units
             new += self._make_services(config)
+            if config.tasks is not None:
+                new += _late.tasks().manifest_units(self._home, config.tasks, config.jobs)
+                self._store_url = config.tasks.store_url(config.base_directory or Path.cwd())
         self.supervisor.add(*new)
         self.supervisor.add(*(face(self) for face in faces))
         for service in self._services.values():
@@ -301,7 +306,7 @@ class Application(TreeBlock):
         return [] if self.pilot is None else [self.pilot.sampler.run]
 
     def _prepare(self) -> None:
-        if self.has_tasks:
+        if self.has_tasks and (self.config is None or self.config.tasks is None):
             self.supervisor.add(*_late.tasks().task_units(self.tasks, self._runners))
         if self.pilot is not None:
             self.pilot.check_names()

@@ -18,6 +18,7 @@ from runtime._model_errors import explain, place_in
 from runtime._problems import Location, Named, Problem, raise_any
 from runtime._secrets import has_secrets, map_strings
 from runtime._specs import Entry
+from runtime._tasks_spec import JobEntry, RunnerEntry, TasksSpec, job_problems
 from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
 from runtime.process.readiness import STRATEGIES
@@ -38,7 +39,7 @@ _IDLE_SERVICE = "runtime.service.plain:idle"
 _MOST_PROBLEMS = 1_000
 _LONGEST_PART = 100  # of a key path: a long name would stand in every line
 # Without these nothing can be said of the rest: no path is known, or no process.
-_ENTRIES = (("processes",), ("services",))
+_ENTRIES = (("processes",), ("services",), ("jobs",))
 _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
 #: A field of a process by its other spelling.
 OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
@@ -59,6 +60,16 @@ class Manifest(ProcessManifest):
         description="The services to run, in any order, in the same tree as the processes.",
         examples=[[{"name": "cache", "class": "shop.services:CacheService"}]],
     )
+    tasks: TasksSpec | None = Field(
+        default=None,
+        description="Tasks: where their calls are kept, which modules define them, what runs them.",
+        examples=[{"state_backend": "sqlite:///runtime.db", "modules": ["shop.tasks"]}],
+    )
+    jobs: list[JobEntry] = Field(
+        default=[],
+        description="Calls of tasks that are made each time that this is run.",
+        examples=[[{"name": "migrate", "task": "shop.tasks.migrate"}]],
+    )
     http: HttpEntry = Field(
         default=HttpSpec(),
         description="Where HTTP is served: HOST:PORT, unix:PATH, {bind: …, hosts: …}, or off;"
@@ -72,14 +83,20 @@ class Manifest(ProcessManifest):
     )
 
     def _steps(self) -> Sequence[Callable[[], Self]]:
-        for place, entry in enumerate(self.services):
-            entry.note_place(place)
+        for entries in (self.services, self.jobs, self.runners):
+            for place, entry in enumerate(entries):
+                entry.note_place(place)
         steps = [self.validate_units, *super()._steps(), self.resolve_services]
-        return [*steps, self.validate_http]
+        return [*steps, self.resolve_tasks, self.validate_http]
+
+    @property
+    def runners(self) -> Sequence[RunnerEntry]:
+        """The runners of its tasks."""
+        return () if self.tasks is None else self.tasks.runners
 
     def entries(self) -> Sequence[Entry]:
         """Return the entries of all kinds."""
-        return [*self.processes, *self.services]
+        return [*self.processes, *self.services, *self.runners, *self.jobs]
 
     def _apply_order(self, order: Mapping[str, int]) -> None:
         super()._apply_order(order)
@@ -96,6 +113,14 @@ class Manifest(ProcessManifest):
         folder = self.base_directory or Path.cwd()
         source = self.secret_source
         raise_any([p for entry in self.services for p in entry.find_problems(folder, source)])
+        return self
+
+    def resolve_tasks(self) -> Self:
+        """Import the modules of all tasks, and check the store's URL and the calls of all jobs."""
+        folder = self.base_directory or Path.cwd()
+        problems = [] if self.tasks is None else list(self.tasks.find_problems(folder))
+        # A task that is in a module that cannot be imported is not said to be missing as well.
+        raise_any(problems or list(job_problems(self.jobs, self.tasks)))
         return self
 
     def validate_http(self) -> Self:
@@ -229,6 +254,8 @@ def _whole(location: Location) -> Location:
     if location[:1] in _ENTRIES:
         by_entry = location[2:3] in (("dependencies",), ("env",), ("rlimits",))
         return location[:4] if by_entry else location[:3]
+    if location[:1] == ("tasks",):
+        return location[: 4 if location[1:2] == ("runners",) else 2]
     return location[:1]
 
 

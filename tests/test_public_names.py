@@ -80,7 +80,7 @@ PUBLIC = {
         *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
         *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
         *("DuplicateTaskError", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("TaskResultError", "UnknownTaskError"),
+        *("JobFailedError", "TaskResultError", "UnknownTaskError"),
     },
     "runtime.invocation": {
         *("AppInfo", "ErrorRecord", "InvocationCancelledError", "InvocationError"),
@@ -103,7 +103,7 @@ PUBLIC = {
     "runtime.tasks": {
         *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
         *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
+        *("TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError", "JobFailedError"),
         "current_invocation",
     },
 }

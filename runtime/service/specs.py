@@ -1,8 +1,6 @@
 """What a manifest may say of a service."""
 
-import importlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import eq
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,10 +8,10 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from runtime._problems import Location, Named, Problem, did_you_mean
+from runtime._problems import Location, Problem, did_you_mean
 from runtime._secrets import Secrets, SecretSource, has_secrets, resolve_secrets
-from runtime._specs import Dependency, Entry, HealthSpec, RestartSpec, Seconds, UnitName
-from runtime.supervision.graph import Condition, Requirement
+from runtime._specs import HealthSpec, NamedEntry, RestartSpec, Seconds
+from runtime._user_modules import import_user_module
 from runtime.supervision.restart import RestartPolicy
 
 from ._exceptions import ConfigurationError
@@ -24,16 +22,13 @@ from .service import Service
 from .unit import DEFAULT_TIMEOUT_SEC, check_askable
 
 
-class ServiceEntry(BaseModel):
+class ServiceEntry(NamedEntry):
     """One service of a manifest: of which class it is, and how it is configured."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
     )
 
-    name: UnitName = Field(
-        description="The name of the service; no other unit has it.", examples=["cache"]
-    )
     class_path: str = Field(
         alias="class",
         min_length=1,
@@ -46,9 +41,6 @@ class ServiceEntry(BaseModel):
         description="Its configuration, as its class wants it; a value at any depth may refer to"
         " secrets, which are looked up at each start. Unset: none.",
         examples=[{"size": 1000}],
-    )
-    dependencies: list[UnitName | Dependency] = Field(
-        default=[], description="The units that must be ready, or meet a condition, before."
     )
     restart: RestartSpec | None = Field(
         default=None,
@@ -78,53 +70,11 @@ class ServiceEntry(BaseModel):
         description="Whether it starts with the tree; otherwise when it is asked to, or needed.",
     )
 
-    _place: int | None = PrivateAttr(default=None)
+    section: ClassVar[Location] = ("services",)
+    kind: ClassVar[str] = "service"
+
     _service_class: type[Service] | None = PrivateAttr(default=None)
-    _resolved: tuple[Requirement, ...] | None = PrivateAttr(default=None)
     _secret_source: SecretSource = PrivateAttr(default_factory=SecretSource)
-
-    @property
-    def kind(self) -> str:
-        """What it is called in problems."""
-        return "service"
-
-    @property
-    def replica_of(self) -> str | None:
-        """None: a service has no replicas."""
-        return None
-
-    @property
-    def location(self) -> Location:
-        """Where it stands in its manifest, for problems to be told with."""
-        return ("services", self.name if self._place is None else Named(self.name, self._place))
-
-    def note_place(self, place: int) -> None:
-        """Note which entry of its manifest it is."""
-        self._place = place
-
-    @property
-    def edges(self) -> list[Requirement]:
-        """What each entry of `dependencies` asks for, in the order of the entries."""
-        return [
-            Requirement(entry, Condition.READY)
-            if isinstance(entry, str)
-            else Requirement(entry.name, entry.condition)
-            for entry in self.dependencies
-        ]
-
-    @property
-    def requirements(self) -> tuple[Requirement, ...]:
-        """All that it waits for; for an entry with replicas, all of them."""
-        return tuple(self.edges) if self._resolved is None else self._resolved
-
-    def resolve_dependencies(self, known: Mapping[str, Sequence[Entry]]) -> None:
-        """Let an entry with replicas stand for all of them."""
-        found: dict[str, Requirement] = {}
-        for edge in self.edges:
-            names = [entry.name for entry in known.get(edge.name, ())] or [edge.name]
-            for name in names:
-                found.setdefault(name, Requirement(name, edge.condition))
-        self._resolved = tuple(found.values())
 
     @property
     def restart_policy(self) -> RestartPolicy:
@@ -251,13 +201,7 @@ def _find_class(path: str, folder: Path) -> type[Service]:
             hint = did_you_mean(path, get_available_services())
             raise ValueError(f"no service class is registered as {path!r}{hint}; or `module:Name`")
         return found
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # behind the rest: a file of the user's hides nothing
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a script may well end the program
-        words = f"{type(error).__name__}: {error}"
-        raise ValueError(f"module {module_name!r} cannot be imported: {words}") from error
+    module = import_user_module(module_name, folder)
     made = getattr(module, name, None)
     if made is None:
         hint = did_you_mean(name, vars(module))

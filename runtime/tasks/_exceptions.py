@@ -5,7 +5,8 @@ TaskError
 ├── TaskArgumentsError    (ValueError) it cannot be called so; nothing was submitted
 ├── TaskResultError       what it has returned does not fit its annotation, or JSON
 ├── UnknownTaskError      (LookupError)
-└── DuplicateTaskError    (ValueError)
+├── DuplicateTaskError    (ValueError)
+└── JobFailedError        the call that a job has made has failed
 """
 
 from __future__ import annotations
@@ -89,3 +90,19 @@ class DuplicateTaskError(TaskError, ValueError):
 
     def __str__(self) -> str:
         return f"there is a task {self.name!r} already; give this function another name"
+
+
+class JobFailedError(TaskError):
+    """The task that a job has called has raised an error, of class *type*, for the last time."""
+
+    job: str
+    task: str
+    type: str
+    message: str
+
+    def __init__(self, job: str, task: str, type: str, message: str) -> None:  # noqa: A002 - the field's name
+        super().__init__(job, task, type, message)
+        self.job, self.task, self.type, self.message = job, task, type, message
+
+    def __str__(self) -> str:
+        return f"{self.task} has failed: {self.type}: {self.message}"

@@ -172,7 +172,7 @@ def test_a_store_is_abstract() -> None:
         InvocationHistory("i", status=InvocationStatus.FAILED, execution_context='{"a": 1}'),
         InvocationHistory("i", runner_id="r"),
     ],
-    ids=repr,
+    ids=["made now", "of a status", "with a context", "of a runner"],
 )
 def test_a_line_of_history_comes_back_from_json(line: InvocationHistory) -> None:
     back = InvocationHistory.from_json(line.to_json())
