@@ -286,7 +286,7 @@ class StoreMachine(RuleBasedStateMachine):
         for runner in RUNNERS[:2]:  # or each sweep takes everything from everybody
             self.beat(runner, 1000)
 
-    @rule(facts=st.lists(FACTS, min_size=1, max_size=3), delay=DELAY)
+    @rule(facts=st.lists(FACTS, min_size=1, max_size=4), delay=DELAY)
     def submit(self, facts: list[dict[str, Any]], delay: int | None) -> None:
         self.register(facts, delay)
 
@@ -343,9 +343,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert each.record.runner_id == runner
             assert each.status is (S.RUNNING if start else S.PENDING)
 
-    @rule(runner=RUNNER, limit=st.integers(1, 2))
-    def claim_and_start(self, runner: str, limit: int) -> None:
-        self.take(runner, limit, None, start=True)
+    @rule(runner=st.sampled_from(RUNNERS[:2]), limit=st.integers(1, 3), start=st.booleans())
+    def claim_anything(self, runner: str, limit: int, *, start: bool) -> None:
+        self.take(runner, limit, None, start=start)
 
     def owners_move(self, one: One, statuses: Iterable[S], **more: Any) -> None:
         owner = one.owner
@@ -357,9 +357,9 @@ class StoreMachine(RuleBasedStateMachine):
         for status in statuses:
             self.model.move(one, status, owner, more.get("due_at"))
 
-    @rule_for(having(S.PENDING))
-    def begin(self, one: One) -> None:
-        self.owners_move(one, [S.RUNNING])
+    @rule_for(having(S.PENDING), back=st.integers(0, 3))
+    def begin_or_give_back(self, one: One, back: int) -> None:
+        self.owners_move(one, [S.RUNNING if back else S.REROUTED])
 
     @rule_for(having(S.RUNNING, S.RESUMED), value=st.integers())
     def succeed(self, one: One, value: int) -> None:
@@ -376,10 +376,6 @@ class StoreMachine(RuleBasedStateMachine):
     @rule_for(having(S.RUNNING, S.RESUMED, S.PAUSED))
     def pause_or_resume(self, one: One) -> None:
         self.owners_move(one, [S.RESUMED if one.status is S.PAUSED else S.PAUSED])
-
-    @rule_for(having(S.PENDING))
-    def give_back(self, one: One) -> None:
-        self.owners_move(one, [S.REROUTED])
 
     @rule_for(having(*OWNED), again=st.booleans())
     def kill(self, one: One, *, again: bool) -> None:
