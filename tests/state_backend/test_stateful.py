@@ -283,8 +283,10 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize(facts=st.lists(FACTS, min_size=3, max_size=6))
     def begin_with(self, facts: list[dict[str, Any]]) -> None:
         self.register(facts, None)
+        for runner in RUNNERS[:2]:  # or each sweep takes everything from everybody
+            self.beat(runner, 1000)
 
-    @rule(facts=st.lists(FACTS, min_size=1, max_size=3), delay=DELAY)
+    @rule(facts=st.lists(FACTS, min_size=1, max_size=4), delay=DELAY)
     def submit(self, facts: list[dict[str, Any]], delay: int | None) -> None:
         self.register(facts, delay)
 
@@ -325,7 +327,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         runner=RUNNER,
-        limit=st.integers(0, 3),
+        limit=st.integers(0, 4),
         queue=st.none() | QUEUE,
         start=st.booleans(),
     )
@@ -341,9 +343,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert each.record.runner_id == runner
             assert each.status is (S.RUNNING if start else S.PENDING)
 
-    @rule(runner=RUNNER)
-    def claim_one(self, runner: str) -> None:
-        self.take(runner, 1, None, start=True)
+    @rule(runner=st.sampled_from(RUNNERS[:2]), limit=st.integers(1, 3), start=st.booleans())
+    def claim_anything(self, runner: str, limit: int, *, start: bool) -> None:
+        self.take(runner, limit, None, start=start)
 
     def owners_move(self, one: One, statuses: Iterable[S], **more: Any) -> None:
         owner = one.owner
@@ -355,9 +357,9 @@ class StoreMachine(RuleBasedStateMachine):
         for status in statuses:
             self.model.move(one, status, owner, more.get("due_at"))
 
-    @rule_for(having(S.PENDING))
-    def begin(self, one: One) -> None:
-        self.owners_move(one, [S.RUNNING])
+    @rule_for(having(S.PENDING), back=st.integers(0, 3))
+    def begin_or_give_back(self, one: One, back: int) -> None:
+        self.owners_move(one, [S.RUNNING if back else S.REROUTED])
 
     @rule_for(having(S.RUNNING, S.RESUMED), value=st.integers())
     def succeed(self, one: One, value: int) -> None:
@@ -374,10 +376,6 @@ class StoreMachine(RuleBasedStateMachine):
     @rule_for(having(S.RUNNING, S.RESUMED, S.PAUSED))
     def pause_or_resume(self, one: One) -> None:
         self.owners_move(one, [S.RESUMED if one.status is S.PAUSED else S.PAUSED])
-
-    @rule_for(having(S.PENDING))
-    def give_back(self, one: One) -> None:
-        self.owners_move(one, [S.REROUTED])
 
     @rule_for(having(*OWNED), again=st.booleans())
     def kill(self, one: One, *, again: bool) -> None:
@@ -442,8 +440,11 @@ class StoreMachine(RuleBasedStateMachine):
     def let_time_pass(self, seconds: int) -> None:
         self.model.now += timedelta(seconds=seconds)
 
-    @rule(runner=RUNNER, seconds=st.sampled_from([0, 15, 300]))
+    @rule(runner=RUNNER, seconds=st.sampled_from([0, 60, 1000]))
     def heartbeat(self, runner: str, seconds: int) -> None:
+        self.beat(runner, seconds)
+
+    def beat(self, runner: str, seconds: int) -> None:
         model = self.model
         until = model.alive[runner] = model.now + timedelta(seconds=seconds)
         record = RunnerRecord(
@@ -611,11 +612,11 @@ class FileMachine(StoreMachine):
 
 def test_in_memory() -> None:
     run_state_machine_as_test(
-        StoreMachine, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
+        StoreMachine, settings=settings(max_examples=35, stateful_step_count=100, deadline=None)
     )
 
 
 def test_in_a_file() -> None:
     run_state_machine_as_test(
-        FileMachine, settings=settings(max_examples=6, stateful_step_count=40, deadline=None)
+        FileMachine, settings=settings(max_examples=4, stateful_step_count=80, deadline=None)
     )

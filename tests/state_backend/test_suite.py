@@ -9,6 +9,7 @@ import pytest
 from runtime.invocation.models import AppInfo
 from runtime.state_backend import BaseStateBackend, make_state_backend
 from runtime.testing.state_backend import SharedStateBackendSuite, StateBackendSuite
+from runtime.testing.state_backend._cancellation import CancellationTests
 from runtime.testing.state_backend._claims import ClaimTests
 from runtime.testing.state_backend._kit import Kit
 from runtime.testing.state_backend._outcomes import OutcomeTests
@@ -48,5 +49,5 @@ class TestSQLite(InFile, SharedStateBackendSuite):
     pass
 
 
-class TestSQLiteOnAsyncio(OnAsyncio, InFile, SharedTests, OutcomeTests):
+class TestSQLiteOnAsyncio(OnAsyncio, InFile, SharedTests, OutcomeTests, CancellationTests):
     pass

@@ -17,6 +17,7 @@ shows more of it after ``pytest.register_assert_rewrite("runtime.testing.state_b
 waits for longer than a store needs, and none asserts how long something takes.
 """
 
+from ._cancellation import CancellationTests
 from ._claims import ClaimTests
 from ._kit import Kit
 from ._looks import LookTests
@@ -38,6 +39,7 @@ class StateBackendSuite(
     LookTests,
     RecoveryTests,
     RecordTests,
+    CancellationTests,
     Kit,
 ):
     """What every store does; override `make_backend`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.models import WorkflowIdentity, new_invocation_id
@@ -51,7 +52,7 @@ class LookTests(Kit):
         async with self.opened() as store:
             one, two = WorkflowIdentity("w1", "f"), WorkflowIdentity("w2", "f")
             base = store.now()
-            facts = [
+            facts: list[dict[str, Any]] = [
                 {"task": "x"},
                 {"task": "x", "workflow": one},
                 {"task": "y", "workflow": one},

@@ -8,6 +8,8 @@ from anyio.lowlevel import checkpoint
 from runtime.invocation._exceptions import InvocationNotFoundError, NoResultError, TaskFailedError
 from runtime.invocation.errors import ErrorRecord
 from runtime.invocation.models import Outcome
+from runtime.state_backend.base import BaseStateBackend
+from runtime.state_backend.changes import Change
 
 from ._kit import (
     NOBODY,
@@ -26,9 +28,9 @@ from ._kit import (
 )
 
 
-async def until_watched(store: object, number: int = 1) -> None:
+async def until_watched(store: BaseStateBackend, number: int = 1) -> None:
     """Return when that many are waited for in this loop."""
-    while len(store.changes.watched) < number:  # type: ignore[attr-defined]
+    while len(store.changes.watched) < number:
         await checkpoint()
 
 
@@ -75,12 +77,14 @@ class OutcomeTests(Kit):
             with raises(NoResultError) as caught:
                 await store.get_result(invocation_id)
             assert (caught.error.invocation_id, caught.error.wanted) == (invocation_id, "result")
-            for value in (None, 0, "", [], {"käse": ["\U0001f9c0", 1.5, None]}, "x" * 300_000):
+            nested = {"käse": ["\U0001f9c0", 1.5, None]}
+            values: list[object] = [None, 0, "", [], nested, "x" * 300_000]
+            for value in values:
                 await store.set_result(invocation_id, value)
                 assert await store.get_result(invocation_id) == value
-            for value, kind in ((float("nan"), ValueError), (object(), TypeError)):
+            for unfit, kind in ((float("nan"), ValueError), (object(), TypeError)):
                 with raises(kind):
-                    await store.set_result(invocation_id, value)
+                    await store.set_result(invocation_id, unfit)
             assert await store.get_result(invocation_id) == "x" * 300_000
             assert await statuses(store, invocation_id) == [S.REGISTERED]
 
@@ -216,12 +220,12 @@ class OutcomeTests(Kit):
 
                 heard = Heard()
 
-                def listen(changes: list[object]) -> None:
-                    heard(changes)  # type: ignore[arg-type]
-                    for change in heard.changes[-len(changes) :]:
+                def listen(changes: list[Change]) -> None:
+                    heard(changes)
+                    for change in changes:
                         group.start_soon(look, change.invocation_id, change.status)
 
-                with store.changes.listen(listen):  # type: ignore[arg-type]
+                with store.changes.listen(listen):
                     invocation_id = await put(store)
                     await store.claim("r", 1, start=True)
                     await store.apply([move(invocation_id, S.SUCCESS, result="1")])

@@ -60,15 +60,16 @@ class RecordTests(Kit):
         async with self.opened() as store:
             assert await store.get_workflow_data(ONE, "a") is None
             assert await store.get_workflow_data(ONE, "a", 7) == 7
-            for value in ({"n": [1, 2.5, "käse"]}, None, 0):
+            values: list[object] = [{"n": [1, 2.5, "käse"]}, None, 0]
+            for value in values:
                 await store.set_workflow_data(ONE, "a", value)
                 assert await store.get_workflow_data(ONE, "a", 7) == value
             await store.set_workflow_data(TWO, "a", 2)
             assert await store.get_workflow_data(ONE, "a") == 0
             assert await store.get_workflow_data(ONE, "b", "none") == "none"
-            for value, kind in ((object(), TypeError), (float("nan"), ValueError)):
+            for unfit, kind in ((object(), TypeError), (float("nan"), ValueError)):
                 with raises(kind):
-                    await store.set_workflow_data(ONE, "a", value)
+                    await store.set_workflow_data(ONE, "a", unfit)
             assert await store.get_workflow_data(ONE, "a") == 0
 
     async def test_what_was_decided_once_stays(self) -> None:
