@@ -606,6 +606,7 @@ async def test_the_socket_of_one_that_was_killed_is_taken_away(path: Path) -> No
     async with opened(path) as store:
         assert len(list(folder.iterdir())) == 2
         await store.register([new()])
+        await store.wait_for_all_async_operations()  # the others are told after who waits
         assert len(list(folder.iterdir())) == 1
     assert not folder.exists()
 
@@ -674,10 +675,12 @@ async def test_who_cannot_take_more_messages_is_told_to_look_later(path: Path) -
             kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
             for _ in range(kept + 2):
                 await store.register([new()])
+            await store.wait_for_all_async_operations()
             received: list[list[Change] | None] = []
             while some := deaf._received():
                 received += some
             await store.register([new()])
+            await store.wait_for_all_async_operations()
             assert None not in received
             assert deaf._received() == [None]
         finally:
