@@ -8,6 +8,7 @@ look now and then in case one was lost.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 from . import _sqlite_facts as facts
 from . import _sqlite_looks as looks
 from . import _sqlite_queue as queue
-from ._exceptions import NotOpenError
+from ._exceptions import NotOpenError, StateBackendError
 from ._sqlite_connection import Soon, call_soon, close_connection, open_connection, run
 from ._sqlite_rows import Step
 from ._sqlite_schema import (
@@ -51,6 +52,8 @@ from ._sqlite_wakeups import Wakeups, open_wakeups
 from ._sqlite_writer import Batch, Queue, Writer, commit_together
 from .base import BaseStateBackend, HasId, InvocationFilter, InvocationHistory, Page, id_of
 from .changes import Change
+
+_log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -211,7 +214,10 @@ class SQLiteStateBackend(BaseStateBackend):
         while True:
             await anyio.sleep(LOOK_SEC)
             if self.changes.wanted:
-                await self._look()
+                try:
+                    await self._look()
+                except StateBackendError as error:  # whoever asks for something is told as well
+                    _log.warning("%s cannot be looked at: %s", self.url, error)
 
     async def _look(self) -> None:
         # The writing connection sees what others have committed, and not what it has itself.

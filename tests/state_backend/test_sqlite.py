@@ -638,6 +638,45 @@ async def test_who_hears_nothing_looks_now_and_then(
                 await one.apply([move("a", S.SUCCESS, result="1")])
 
 
+async def test_a_look_that_fails_is_logged_and_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+    twice = trio.Event()
+
+    async def fail(_: object) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            twice.set()
+        raise StoreFileError("jobs.db", "the disk is gone")
+
+    monkeypatch.setattr(SQLiteStateBackend, "_look", fail)
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 0.01)
+    async with opened(path) as store:
+        with store.changes.listen(lambda _: None):
+            await twice.wait()
+    assert "the disk is gone" in caplog.text
+
+
+@pytest.mark.parametrize(("lost", "opens"), [(2, True), (99, False)])
+def test_a_folder_that_somebody_has_just_taken_away_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, opens: bool
+) -> None:
+    real, times = _sqlite_wakeups._open, []
+
+    def lose(folder: Path) -> _sqlite_wakeups.Wakeups:
+        times.append(folder)
+        if len(times) <= lost:
+            raise FileNotFoundError(folder)
+        return real(folder)
+
+    monkeypatch.setattr(_sqlite_wakeups, "_open", lose)
+    found = _sqlite_wakeups.open_wakeups(str(path))
+    assert (found is not None) is opens
+    if found is not None:
+        found.close()
+
+
 async def test_who_is_alone_is_never_told_to_look(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
