@@ -120,7 +120,7 @@ class Changes:
         for listener in list(self._listeners.values()):
             try:
                 listener(changes)
-            except Exception:  # what is committed is committed, and the others are to know
+            except Exception:  # noqa: BLE001 - what is committed is committed; the others are to know
                 _log.exception("a listener for changes of the store has failed")
 
     def look_again(self, invocation_ids: Iterable[str] | None = None) -> None:
