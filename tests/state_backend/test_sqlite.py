@@ -690,13 +690,23 @@ async def test_who_is_alone_is_never_told_to_look(
         assert all(told)
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(Path.touch, "exists", id="a file"),
+        pytest.param(partial(Path.mkdir, mode=0o755), "others may enter it", id="open to others"),
+        pytest.param(lambda folder: folder.symlink_to(folder.parent), "", id="somewhere else"),
+    ],
+)
 async def test_without_a_folder_for_sockets_it_works_as_well(
-    path: Path, caplog: pytest.LogCaptureFixture
+    path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], object], reason: str
 ) -> None:
-    Path(f"{path}-wake").touch()
+    make(Path(f"{path}-wake"))
     async with opened(path) as store:
         await store.register([new("a")])
+        assert await store.count_by_status() == {S.REGISTERED: 1}
     assert "no wake-ups" in caplog.text
+    assert reason in caplog.text
 
 
 def test_what_others_send_is_not_trusted() -> None:
