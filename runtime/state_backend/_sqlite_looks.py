@@ -47,6 +47,7 @@ _PLACES: Final[tuple[tuple[frozenset[InvocationStatus], str], ...]] = (
     ),
 )
 
+_SINCE = "seq IN (SELECT seq FROM invocation INDEXED BY by_time WHERE created_at >= ?)"
 _BY_ID = f"SELECT {COLUMNS} FROM invocation WHERE id = ?"
 _ENDS = "SELECT status, result, error FROM invocation WHERE id = ?"
 _MADE = "SELECT seq, created_at, status FROM invocation WHERE id = ?"
@@ -159,7 +160,7 @@ def _conditions(which: InvocationFilter, after: str | None) -> tuple[list[str], 
         ("task = ?", which.task),
         ("workflow_id = ?", which.workflow_id),
         ("parent_id = ?", which.parent_id),
-        ("created_at >= ?", None if which.since is None else micros(which.since)),
+        (_SINCE, None if which.since is None else micros(which.since)),
         ("created_at < ?", None if which.until is None else micros(which.until)),
     ]
     conditions = [sql for sql, value in told if value is not None]

@@ -316,7 +316,7 @@ class Step:
         )
         place = (_waiting(after, self.now), maybe_micros(after.due_at))
         results = [move.result for move in moves if move.result is not None]
-        errors = [move.error for move in moves if move.error is not None]
+        errors: list[ErrorRecord | None] = [each.error for each in moves if each.error is not None]
         if status is _I.SUCCESS:  # the error of an attempt before is none of what has ended well
             errors = [moves[-1].error]
         was_over = before.status is not None and before.status.is_over()

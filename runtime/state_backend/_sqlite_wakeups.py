@@ -138,11 +138,19 @@ def open_wakeups(path: str) -> Wakeups | None:
     return None
 
 
+def _look_at_owner(directory: int) -> None:
+    """Raise `PermissionError` where others could send something: what is said is believed."""
+    owner = os.fstat(directory)
+    if owner.st_uid != os.geteuid() or owner.st_mode & 0o077:
+        raise PermissionError("others may enter it; remove it, or give it mode 0700")
+
+
 def _open(folder: Path) -> Wakeups:
     folder.mkdir(mode=0o700, exist_ok=True)
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
+        _look_at_owner(directory)
         own.setblocking(False)
         name = secrets.token_hex(8)
         own.bind(_address(directory, name))

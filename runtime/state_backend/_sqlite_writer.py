@@ -140,12 +140,16 @@ def commit_together(
 
 
 class Writer:
-    """The queue, and who empties it; *tell* is called after each commit."""
+    """The queue, and who empties it.
+
+    *commit* is to empty the queue and to call `answer` in the event loop; *tell* is called after
+    each commit.
+    """
 
     def __init__(
         self,
         url: str,
-        commit: Callable[[Queue], Awaitable[Batch]],
+        commit: Callable[[Queue], Awaitable[None]],
         tell: Callable[[Batch], None],
     ) -> None:
         self._url, self._commit, self._tell = url, commit, tell
@@ -166,6 +170,12 @@ class Writer:
         await job.done.wait()
         return job.result()
 
+    def answer(self, batch: Batch) -> None:
+        """Let go on who waits for what is committed, and tell the others."""
+        for job in batch.jobs:
+            job.done.set()
+        self._tell(batch)
+
     def close(self) -> None:
         """Take nothing more; `run` ends when all is written."""
         self._open = False
@@ -183,7 +193,4 @@ class Writer:
                     self._work = anyio.Event()
                     await self._work.wait()
                     continue
-                batch = await self._commit(self._queue)
-                for job in batch.jobs:
-                    job.done.set()
-                self._tell(batch)
+                await self._commit(self._queue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ import anyio
 
 from runtime.invocation.models import Outcome
 from runtime.invocation.status import InvocationStatus
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +110,18 @@ class Changes:
             for invocation_id, change in {each.invocation_id: each for each in changes}.items():
                 if change.status.is_over():
                     self._wake(invocation_id, change.outcome)
-        for listener in list(self._listeners.values()):
-            listener(changes)
+        self._tell(changes)
 
     def publish_unknown(self) -> None:
         """Tell who listens that something has changed that nobody here knows."""
+        self._tell([])
+
+    def _tell(self, changes: list[Change]) -> None:
         for listener in list(self._listeners.values()):
-            listener([])
+            try:
+                listener(changes)
+            except Exception:  # noqa: BLE001 - what is committed is committed; the others are to know
+                _log.exception("a listener for changes of the store has failed")
 
     def look_again(self, invocation_ids: Iterable[str] | None = None) -> None:
         """Let who waits for these (for any, without ids) look: nobody knows what has changed."""

@@ -7,10 +7,8 @@ look now and then in case one was lost.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
-import sys
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -20,7 +18,6 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import anyio
 import apsw
-import apsw.aio
 
 from runtime.invocation.errors import ErrorRecord
 from runtime.invocation.models import (
@@ -39,7 +36,8 @@ from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 from . import _sqlite_facts as facts
 from . import _sqlite_looks as looks
 from . import _sqlite_queue as queue
-from ._exceptions import NotOpenError
+from ._exceptions import NotOpenError, StateBackendError
+from ._sqlite_connection import Soon, call_soon, close_connection, open_connection, run
 from ._sqlite_rows import Step
 from ._sqlite_schema import (
     check,
@@ -55,12 +53,13 @@ from ._sqlite_writer import Batch, Queue, Writer, commit_together
 from .base import BaseStateBackend, HasId, InvocationFilter, InvocationHistory, Page, id_of
 from .changes import Change
 
+_log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: How often to look whether others have changed something, in seconds, while that matters.
 LOOK_SEC: Final = 1.0
-_STATEMENTS: Final = 200
 
 
 class SQLiteStateBackend(BaseStateBackend):
@@ -89,7 +88,11 @@ class SQLiteStateBackend(BaseStateBackend):
             wakeups = open_wakeups(self.path)
             if wakeups is not None:
                 stack.callback(wakeups.close)
-            commit = partial(self._commit, writer_db, wakeups)
+            soon = call_soon()
+
+            async def commit(waiting: Queue) -> None:
+                await run(writer_db, self._commit, wakeups, soon, waiting)
+
             self._writer = Writer(self.url, commit, self._tell)
             await self._start(stack, self._writer, wakeups)
             self._seen = await self._write(_data_version)
@@ -128,9 +131,9 @@ class SQLiteStateBackend(BaseStateBackend):
         with anyio.CancelScope(shield=True):
             try:
                 look_at_place(self.path)
-                db = await _open_connection(self.path)
-                stack.push_async_callback(_close_connection, db)
-                await _run(db, prepare, self.path)
+                db = await open_connection(self.path)
+                stack.push_async_callback(close_connection, db)
+                await run(db, prepare, self.path)
             except apsw.Error as error:
                 raise refusal(self.path, error) from error
         return db
@@ -168,22 +171,20 @@ class SQLiteStateBackend(BaseStateBackend):
         if self._reader is None:
             raise NotOpenError(self.url)
         try:
-            return await _run(self._reader, look, *args, **kwargs)
+            return await run(self._reader, look, *args, **kwargs)
         except apsw.Error as error:
             raise refusal(self.path, error) from error
 
-    async def _commit(
-        self, db: apsw.AsyncConnection, wakeups: Wakeups | None, waiting: Queue
-    ) -> Batch:
-        return await _run(db, self._commit_and_tell, wakeups, waiting)
-
-    def _commit_and_tell(
-        self, db: apsw.Connection, wakeups: Wakeups | None, waiting: Queue
-    ) -> Batch:
+    def _commit(
+        self, db: apsw.Connection, wakeups: Wakeups | None, soon: Soon, waiting: Queue
+    ) -> None:
+        """Commit what waits; in the thread of *db*."""
         batch = commit_together(db, self.path, waiting, partial(self._step, db))
+        if self._writer is not None:
+            # By itself, and not by what the writer's task would do later: a turn of the loop less.
+            soon(self._writer.answer, batch)
         if wakeups is not None and (batch.changes or batch.forgotten):
             wakeups.tell(None if batch.forgotten else batch.changes)
-        return batch
 
     def _tell(self, batch: Batch) -> None:
         if batch.changes:
@@ -213,7 +214,10 @@ class SQLiteStateBackend(BaseStateBackend):
         while True:
             await anyio.sleep(LOOK_SEC)
             if self.changes.wanted:
-                await self._look()
+                try:
+                    await self._look()
+                except StateBackendError as error:  # whoever asks for something is told as well
+                    _log.warning("%s cannot be looked at: %s", self.url, error)
 
     async def _look(self) -> None:
         # The writing connection sees what others have committed, and not what it has itself.
@@ -414,47 +418,6 @@ class SQLiteStateBackend(BaseStateBackend):
         """See `BaseStateBackend.get_workflow_sub_invocations`."""
         for each in await self._read(looks.sub_invocations, workflow_id):
             yield each
-
-
-# --- connections ----------------------------------------------------------------------------------
-
-
-def _controller() -> Any:  # noqa: ANN401 - one of APSW's, which are no types of a common base
-    # APSW's own for AnyIO, which it picks by itself, holds the thread until the loop has answered.
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        return apsw.aio.Trio(thread_name="state backend")
-    asyncio.get_running_loop()
-    return apsw.aio.AsyncIO(thread_name="state backend")
-
-
-async def _open_connection(path: str) -> apsw.AsyncConnection:
-    before = apsw.async_controller.set(_controller)  # type: ignore[arg-type] - it is called
-    try:
-        return await apsw.Connection.as_async(path, statementcachesize=_STATEMENTS)
-    finally:
-        apsw.async_controller.reset(before)
-
-
-async def _close_connection(db: apsw.AsyncConnection) -> None:
-    with anyio.CancelScope(shield=True):
-        await db.aclose()
-
-
-async def _run(
-    db: apsw.AsyncConnection,
-    function: Callable[Concatenate[apsw.Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    """Run *function* in the thread of *db*; cancelled, its statement ends as soon as it can."""
-    # The caller's deadline cancels the caller. By itself APSW would raise another error for it.
-    before = apsw.aio.deadline.set(math.inf)
-    try:
-        result: T = await db.async_run(function, db, *args, **kwargs)
-    finally:
-        apsw.aio.deadline.reset(before)
-    return result
 
 
 def _prepare_writer(db: apsw.Connection, path: str) -> None:

@@ -89,3 +89,19 @@ def test_a_listener_may_stop_while_it_is_told() -> None:
         changes.publish([change])
     changes.publish([change])
     assert heard == ["one", "other", "other"]
+
+
+def test_a_listener_that_fails_keeps_nothing_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changes: Changes = Changes()
+    heard: list[list[Change]] = []
+
+    def fail(_: object) -> None:
+        raise KeyError("mine")
+
+    with changes.listen(fail), changes.listen(heard.append):
+        changes.publish([Change("i", S.RUNNING)])
+        changes.publish_unknown()
+    assert heard == [[Change("i", S.RUNNING)], []]
+    assert caplog.text.count("a listener for changes of the store has failed") == 2

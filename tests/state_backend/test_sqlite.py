@@ -606,6 +606,7 @@ async def test_the_socket_of_one_that_was_killed_is_taken_away(path: Path) -> No
     async with opened(path) as store:
         assert len(list(folder.iterdir())) == 2
         await store.register([new()])
+        await store.wait_for_all_async_operations()  # the others are told after who waits
         assert len(list(folder.iterdir())) == 1
     assert not folder.exists()
 
@@ -637,6 +638,45 @@ async def test_who_hears_nothing_looks_now_and_then(
                 await one.apply([move("a", S.SUCCESS, result="1")])
 
 
+async def test_a_look_that_fails_is_logged_and_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[int] = []
+    twice = trio.Event()
+
+    async def fail(_: object) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            twice.set()
+        raise StoreFileError("jobs.db", "the disk is gone")
+
+    monkeypatch.setattr(SQLiteStateBackend, "_look", fail)
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 0.01)
+    async with opened(path) as store:
+        with store.changes.listen(lambda _: None):
+            await twice.wait()
+    assert "the disk is gone" in caplog.text
+
+
+@pytest.mark.parametrize(("lost", "opens"), [(2, True), (99, False)])
+def test_a_folder_that_somebody_has_just_taken_away_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, opens: bool
+) -> None:
+    real, times = _sqlite_wakeups._open, []
+
+    def lose(folder: Path) -> _sqlite_wakeups.Wakeups:
+        times.append(folder)
+        if len(times) <= lost:
+            raise FileNotFoundError(folder)
+        return real(folder)
+
+    monkeypatch.setattr(_sqlite_wakeups, "_open", lose)
+    found = _sqlite_wakeups.open_wakeups(str(path))
+    assert (found is not None) is opens
+    if found is not None:
+        found.close()
+
+
 async def test_who_is_alone_is_never_told_to_look(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -650,13 +690,23 @@ async def test_who_is_alone_is_never_told_to_look(
         assert all(told)
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(Path.touch, "exists", id="a file"),
+        pytest.param(partial(Path.mkdir, mode=0o755), "others may enter it", id="open to others"),
+        pytest.param(lambda folder: folder.symlink_to(folder.parent), "", id="somewhere else"),
+    ],
+)
 async def test_without_a_folder_for_sockets_it_works_as_well(
-    path: Path, caplog: pytest.LogCaptureFixture
+    path: Path, caplog: pytest.LogCaptureFixture, make: Callable[[Path], object], reason: str
 ) -> None:
-    Path(f"{path}-wake").touch()
+    make(Path(f"{path}-wake"))
     async with opened(path) as store:
         await store.register([new("a")])
+        assert await store.count_by_status() == {S.REGISTERED: 1}
     assert "no wake-ups" in caplog.text
+    assert reason in caplog.text
 
 
 def test_what_others_send_is_not_trusted() -> None:
@@ -674,10 +724,12 @@ async def test_who_cannot_take_more_messages_is_told_to_look_later(path: Path) -
             kept = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
             for _ in range(kept + 2):
                 await store.register([new()])
+            await store.wait_for_all_async_operations()
             received: list[list[Change] | None] = []
             while some := deaf._received():
                 received += some
             await store.register([new()])
+            await store.wait_for_all_async_operations()
             assert None not in received
             assert deaf._received() == [None]
         finally:
