@@ -72,8 +72,10 @@ class RunningInvocation(Invocation[Any]):
         self.attempt = stored.attempts
         self.scope = trio.CancelScope()
         self.ended: Ended | None = None
+        self.paused = False
         self._retries, self._runner = stored.retries, runner
-        self._pauses = 0
+        self._waits = 0  # of its tasks that wait for others
+        self._moving = trio.Lock()
 
     @property
     def retries(self) -> int:
@@ -88,24 +90,25 @@ class RunningInvocation(Invocation[Any]):
 
     @asynccontextmanager
     async def pausing(self) -> AsyncGenerator[None]:
-        """Be paused during the block, and hold no slot of the runner."""
-        self._pauses += 1
-        if self._pauses > 1:  # several of its tasks wait: the first pauses, the last resumes
-            try:
-                yield
-            finally:
-                self._pauses -= 1
-            return
-        await self._runner.move(self, _I.PAUSED)
-        self._runner.give_slot(self)
+        """Be paused while any of its tasks is in this block, and hold no slot of the runner."""
+        self._waits += 1
         try:
+            await self._pause_or_resume()
             yield
         finally:
-            self._pauses -= 1
-            self._runner.take_slot(self)
-            with trio.CancelScope(shield=True) as shield:
-                shield.deadline = trio.current_time() + self._runner.settings.lease_sec
-                await self._runner.move(self, _I.RESUMED)
+            self._waits -= 1
+            await self._pause_or_resume()
+
+    async def _pause_or_resume(self) -> None:
+        # Shielded, for a move that has been made and is not known of would leave it paused for
+        # good; one at a time, for its tasks come and go while a move is on its way.
+        with current_unit().budget.to_the_end():
+            async with self._moving:
+                wanted = self._waits > 0
+                if wanted is not self.paused:
+                    self.paused = wanted
+                    await self._runner.move(self, _I.PAUSED if wanted else _I.RESUMED)
+                    self._runner.wake()
 
 
 class Runner:
@@ -123,7 +126,6 @@ class Runner:
         #: the names of the tasks, by the ids of the invocations.
         self.abandoned: dict[str, str] = {}
         self._running: dict[str, RunningInvocation] = {}
-        self._paused = 0
         self._stopping = trio.Event()
         self._wake = trio.Event()
         self._may_be_more = True
@@ -136,7 +138,7 @@ class Runner:
     @property
     def free_slots(self) -> int:
         """How many bodies more it may run."""
-        return self.settings.concurrency - len(self._running) + self._paused
+        return self.settings.concurrency - sum(not each.paused for each in self.running)
 
     async def run(self, *, task_status: UnitHandle) -> None:
         """Run until told to stop."""
@@ -237,14 +239,13 @@ class Runner:
         if until.cancelled_caught:
             self._may_be_more = True
 
-    def give_slot(self, _: RunningInvocation) -> None:
-        """Let another body run while this one waits."""
-        self._paused += 1
-        self._wake.set()
+    def wake(self) -> None:
+        """Look again whether there is a slot.
 
-    def take_slot(self, _: RunningInvocation) -> None:
-        """Go on, also where that makes one more than there are slots for: it would wait else."""
-        self._paused -= 1
+        One that has been paused goes on also where that makes one more than there are slots for:
+        it would wait for others that wait for it.
+        """
+        self._wake.set()
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -263,8 +264,7 @@ class Runner:
     async def _run_one(self, running: RunningInvocation) -> None:
         try:
             moves = await self._attempt(running)
-            with trio.CancelScope(shield=True) as shield:
-                shield.deadline = trio.current_time() + self.settings.lease_sec
+            with current_unit().budget.to_the_end():
                 await self._record_end(running, moves)
         finally:
             del self._running[running.invocation_id]
