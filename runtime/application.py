@@ -81,6 +81,7 @@ class Application(TreeBlock):
         self._home: TaskHome | None = None
         self._store_url = state_backend or "memory://"
         self._runners = None if runners is None else list(runners)
+        self._host = host
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
         new = list(units)
@@ -298,7 +299,11 @@ class Application(TreeBlock):
 
     def _prepare(self) -> None:
         if self.has_tasks:
-            self.supervisor.add(*_late.tasks().task_units(self.tasks, self._runners))
+            host = self._host if self.pilot is None else self.pilot.host
+            units = _late.tasks().task_units(
+                self.tasks, self._runners, host=host, events=self.supervisor.events
+            )
+            self.supervisor.add(*units)
         if self.pilot is not None:
             self.pilot.check_names()
         by_manifest = {entry.name for entry in self.config.services} if self.config else set()

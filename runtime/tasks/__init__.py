@@ -13,6 +13,6 @@ from .invocation import Invocation as Invocation
 from .options import ConcurrencyControl as ConcurrencyControl
 from .options import TaskOptions as TaskOptions
 from .runner import RunnerSettings as RunnerSettings
-from .runner import current_invocation as current_invocation
+from .running import current_invocation as current_invocation
 from .task import Call as Call
 from .task import Task as Task

@@ -39,13 +39,16 @@ class Task(Generic[P, R]):
     """
 
     name: str
+    module: str  #: the module that it was defined in, by which a worker process finds it
+    qualname: str
     home: Home
     options: TaskOptions
     function: Callable[P, Any]
 
     def __init__(self, home: Home, function: Callable[P, Any], options: TaskOptions) -> None:
         self.home, self.function, self.options = home, function, options
-        self.name = f"{_module_of(function)}.{function.__qualname__}"
+        self.module, self.qualname = _module_of(function), function.__qualname__
+        self.name = f"{self.module}.{self.qualname}"
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function returns, a coroutine where it is async

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from runtime import Application
 from runtime.invocation import InvocationStatus
@@ -86,6 +87,7 @@ async def test_a_wait_that_is_given_up_resumes_its_task() -> None:
 async def test_what_is_paused_and_cancelled_is_killed_with_its_children() -> None:
     app = Application(runners=[{"concurrency": 1}])
     children: list[Invocation[None]] = []
+    waits = trio.Event()
 
     @app.task
     async def forever() -> None:
@@ -95,13 +97,15 @@ async def test_what_is_paused_and_cancelled_is_killed_with_its_children() -> Non
     async def parent() -> None:
         children.append(await forever.submit())
         children.append(await forever.submit())
+        waits.set()
         await children[0].result()
 
     with trio.fail_after(30):
         async with app:
             invocation = await parent.submit()
-            while await invocation.status() is not InvocationStatus.PAUSED:
-                await trio.sleep(0.01)
+            await waits.wait()
+            await wait_all_tasks_blocked()
+            assert await invocation.status() is InvocationStatus.PAUSED
             await invocation.cancel()
             for each in (invocation, *children):
                 assert (await each.wait()).status is InvocationStatus.KILLED
