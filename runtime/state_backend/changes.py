@@ -97,7 +97,9 @@ class Changes:
         return list(self._watches)
 
     def publish(self, changes: list[Change]) -> None:
-        """Tell *changes*, once they are committed."""
+        """Tell *changes*, once they are committed; none are not told."""
+        if not changes:
+            return
         if self._watches:
             for change in changes:
                 if change.status.is_over():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -161,11 +162,13 @@ class Runner:
 
     async def _beat(self) -> None:
         """Say time after time that this runner is alive, and see what it owns still."""
+        unknown: set[str] = set()
         while True:
             await trio.sleep(self.settings.heartbeat_sec)
             known = dict(self._running)
             await self.backend.heartbeat(self._record())
             owned = await self.backend.get_owned(self.runner_id)
+            unknown = await self._give_back(unknown, owned.keys() - known.keys())
             for invocation_id, running in known.items():
                 if self._running.get(invocation_id) is not running:
                     continue
@@ -173,6 +176,20 @@ class Runner:
                     running.end(Ended.LOST)
                 elif owned[invocation_id]:
                     running.end(Ended.CANCELLED)
+
+    async def _give_back(self, before: AbstractSet[str], unknown: set[str]) -> set[str]:
+        """Give back what the store took for this runner, and its answer never arrived.
+
+        That is what it has not heard of from one beat to the next; return what it is to be then.
+        """
+        lost = (before & unknown) - self._running.keys()
+        if lost:
+            recovery = self._recovery("its runner has not heard of it")
+            await self.backend.recover(recovery, runners=(), invocations=lost)
+        return unknown - lost
+
+    def _recovery(self, reason: str) -> Recovery:
+        return Recovery(self.runner_id, reason, self.settings.quarantine_after)
 
     def _hear(self, changes: list[Change]) -> None:
         for change in changes:
@@ -271,8 +288,8 @@ class Runner:
         """Let go on elsewhere, at once, what was the death of its worker."""
         record = await self.backend.get_status_record(running.invocation_id)
         if record.runner_id == self.runner_id:
-            recovery = Recovery(self.runner_id, str(death), self.settings.quarantine_after)
-            await self.backend.recover(recovery, runners=(), invocations=[running.invocation_id])
+            recovery, which = self._recovery(str(death)), [running.invocation_id]
+            await self.backend.recover(recovery, runners=(), invocations=which)
 
     async def _move_one(self, running: RunningInvocation, status: InvocationStatus) -> None:
         """Move an invocation of this runner; when it is not its own any more, cancel the body."""
