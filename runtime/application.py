@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -32,6 +32,7 @@ from runtime.supervision.unit import Unit
 
 if TYPE_CHECKING:
     from runtime.state_backend.base import BaseStateBackend
+    from runtime.tasks.client import BlockingClient
     from runtime.tasks.home import TaskDecorator, TaskHome
     from runtime.tasks.options import TaskKeywords
     from runtime.tasks.runner import RunnerSettings
@@ -174,6 +175,27 @@ class Application(TreeBlock):
     def state_backend(self) -> BaseStateBackend:
         """Where invocations are kept; raises `NotOpenError` while the application does not run."""
         return self.tasks.state_backend
+
+    def open_client(self) -> AbstractAsyncContextManager[object]:
+        """Have the store open during the ``async with`` block, to submit and to wait for results.
+
+        Nothing of the application runs: no service, and no runner. It works under asyncio as well,
+        and is of no use with ``memory://``, which other programs do not see.
+        """
+        client: AbstractAsyncContextManager[object] = _late.tasks().open_store(
+            self.tasks, self._store_url
+        )
+        return client
+
+    def open_blocking(self, *, run: bool = False) -> AbstractContextManager[BlockingClient]:
+        """Return a block for a program without an event loop: it gets a `BlockingClient`.
+
+        It has what `open_client` has. With *run* the whole application runs during the block, in a
+        thread.
+        """
+        block = (lambda: self) if run else self.open_client
+        client: AbstractContextManager[BlockingClient] = _late.tasks().open_blocking(block)
+        return client
 
     def _surroundings(self) -> AbstractAsyncContextManager[object]:
         if not self.has_tasks:

@@ -98,7 +98,7 @@ PUBLIC = {
     "runtime.tasks": {
         *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
         *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
+        *("BlockingClient", "TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
         "current_invocation",
     },
 }

@@ -8,6 +8,7 @@ from ._exceptions import TaskDefinitionError as TaskDefinitionError
 from ._exceptions import TaskError as TaskError
 from ._exceptions import TaskResultError as TaskResultError
 from ._exceptions import UnknownTaskError as UnknownTaskError
+from .client import BlockingClient as BlockingClient
 from .home import TaskHome as TaskHome
 from .invocation import Invocation as Invocation
 from .options import ConcurrencyControl as ConcurrencyControl

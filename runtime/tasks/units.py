@@ -13,6 +13,7 @@ from runtime.supervision.events import Journal, UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.unit import Unit, UnitHandle
 
+from .client import open_blocking as open_blocking
 from .home import TaskHome as TaskHome
 from .recovery import RecoverySettings, RecoverySweep
 from .runner import Runner, RunnerSettings
@@ -34,8 +35,9 @@ def task_units(
     """Return the units of these *runners* (default: one), and of the recovery where there are any.
 
     They run while *home* has an open store. Worker processes run on *host*, and what becomes of
-    them is told in *events*.
+    them is told in *events*. Raises `TaskDefinitionError`.
     """
+    home.check()
     wanted = [RunnerSettings()] if runners is None else [_settings(each) for each in runners]
     place = Host() if host is None else host
     units = [_runner_unit(home, settings, place, events) for settings in wanted]
