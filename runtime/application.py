@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -33,6 +33,7 @@ from runtime.supervision.unit import Unit
 
 if TYPE_CHECKING:
     from runtime.state_backend.base import BaseStateBackend
+    from runtime.tasks.client import BlockingClient
     from runtime.tasks.home import TaskDecorator, TaskHome
     from runtime.tasks.options import TaskKeywords
     from runtime.tasks.runner import RunnerSettings
@@ -87,6 +88,7 @@ class Application(TreeBlock):
         )
         self._store_url = state_backend or "memory://"
         self._runners = None if runners is None else list(runners)
+        self._host = host
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
         new = list(units)
@@ -101,7 +103,13 @@ class Application(TreeBlock):
             new += self.pilot.units
             new += self._make_services(config)
             if config.tasks is not None:
-                new += _late.tasks().manifest_units(self._home, config.tasks, config.jobs)
+                new += _late.tasks().manifest_units(
+                    self._home,
+                    config.tasks,
+                    config.jobs,
+                    host=self.pilot.host,
+                    events=self.supervisor.events,
+                )
                 self._store_url = config.tasks.store_url(config.base_directory or Path.cwd())
         self.supervisor.add(*new)
         self.supervisor.add(*(face(self) for face in faces))
@@ -182,6 +190,27 @@ class Application(TreeBlock):
     def state_backend(self) -> BaseStateBackend:
         """Where invocations are kept; raises `NotOpenError` while the application does not run."""
         return self.tasks.state_backend
+
+    def open_client(self) -> AbstractAsyncContextManager[object]:
+        """Have the store open during the ``async with`` block, to submit and to wait for results.
+
+        Nothing of the application runs: no service, and no runner. It works under asyncio as well,
+        and is of no use with ``memory://``, which other programs do not see.
+        """
+        client: AbstractAsyncContextManager[object] = _late.tasks().open_store(
+            self.tasks, self._store_url
+        )
+        return client
+
+    def open_blocking(self, *, run: bool = False) -> AbstractContextManager[BlockingClient]:
+        """Return a block for a program without an event loop: it gets a `BlockingClient`.
+
+        It has what `open_client` has. With *run* the whole application runs during the block, in a
+        thread.
+        """
+        block = (lambda: self) if run else self.open_client
+        client: AbstractContextManager[BlockingClient] = _late.tasks().open_blocking(block)
+        return client
 
     def _surroundings(self) -> AbstractAsyncContextManager[object]:
         if not self.has_tasks:
@@ -307,7 +336,10 @@ class Application(TreeBlock):
 
     def _prepare(self) -> None:
         if self.has_tasks and (self.config is None or self.config.tasks is None):
-            self.supervisor.add(*_late.tasks().task_units(self.tasks, self._runners))
+            units = _late.tasks().task_units(
+                self.tasks, self._runners, host=self._host, events=self.supervisor.events
+            )
+            self.supervisor.add(*units)
         if self.pilot is not None:
             self.pilot.check_names()
         by_manifest = {entry.name for entry in self.config.services} if self.config else set()

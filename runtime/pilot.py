@@ -149,6 +149,11 @@ class ProcessPilot(TreeBlock):
         return self.manifest.base_directory or Path.cwd()
 
     @property
+    def host(self) -> Host:
+        """Where its processes run, and with them those of whatever else is in the tree."""
+        return self._host
+
+    @property
     def run_directory(self) -> Path | None:
         """The run directory of the tree; None where it has none, as in a program of one's own."""
         return self._host.folder

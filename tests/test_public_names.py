@@ -103,7 +103,8 @@ PUBLIC = {
     "runtime.tasks": {
         *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
         *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError", "JobFailedError"),
+        *("BlockingClient", "TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
+        "JobFailedError",
         "current_invocation",
     },
 }

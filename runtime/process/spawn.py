@@ -24,7 +24,10 @@ _LONGEST_REPORT = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What is to be run: *argv* without a shell, in *working_directory*, with exactly *env*."""
+    """What is to be run: *argv* without a shell, in *working_directory*, with exactly *env*.
+
+    The descriptors *pass_fds* are open in it, under the same numbers, until it closes them.
+    """
 
     name: str
     argv: Sequence[str]
@@ -32,6 +35,7 @@ class Command:
     env: Mapping[str, str] = field(repr=False)  # there may be secrets in it
     affinity: Sequence[int] | None = None
     privileges: Privileges | None = None
+    pass_fds: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -145,7 +149,7 @@ def _start(
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
-            pass_fds=() if shims_pipe is None else (shims_pipe,),
+            pass_fds=(*command.pass_fds, *(() if shims_pipe is None else (shims_pipe,))),
         )
     finally:
         if before is not None:

@@ -104,7 +104,9 @@ class Changes:
         return list(self._watches)
 
     def publish(self, changes: list[Change]) -> None:
-        """Tell *changes*, once they are committed."""
+        """Tell *changes*, once they are committed; none are not told."""
+        if not changes:
+            return
         if self._watches:
             # What comes last counts: one that is stopped with its runner is killed and rerouted.
             for invocation_id, change in {each.invocation_id: each for each in changes}.items():

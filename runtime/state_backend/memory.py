@@ -101,11 +101,22 @@ class _Waiting:
                 self.add(row, now)
 
     def next_due(self, queues: Collection[str] | None) -> datetime | None:
-        for due, _, row in sorted(self._delayed, key=lambda entry: entry[:2]):
-            fits = queues is None or row.stored.queue in queues
-            if fits and _waits(row) and row.stored.due_at == due:
-                return due
-        return None
+        delayed = self._delayed
+        while delayed and not self._is_delayed(delayed[0]):
+            heapq.heappop(delayed)
+        if queues is None:
+            return delayed[0][0] if delayed else None
+        fitting = (
+            entry[0]
+            for entry in delayed
+            if entry[2].stored.queue in queues and self._is_delayed(entry)
+        )
+        return min(fitting, default=None)
+
+    @staticmethod
+    def _is_delayed(entry: tuple[datetime, int, _Row]) -> bool:
+        due, _, row = entry
+        return _waits(row) and row.stored.due_at == due
 
     def take(
         self, now: datetime, queues: Collection[str] | None, tasks: Collection[str] | None

@@ -9,11 +9,12 @@ from ._exceptions import TaskDefinitionError as TaskDefinitionError
 from ._exceptions import TaskError as TaskError
 from ._exceptions import TaskResultError as TaskResultError
 from ._exceptions import UnknownTaskError as UnknownTaskError
+from .client import BlockingClient as BlockingClient
 from .home import TaskHome as TaskHome
 from .invocation import Invocation as Invocation
 from .options import ConcurrencyControl as ConcurrencyControl
 from .options import TaskOptions as TaskOptions
 from .runner import RunnerSettings as RunnerSettings
-from .runner import current_invocation as current_invocation
+from .running import current_invocation as current_invocation
 from .task import Call as Call
 from .task import Task as Task

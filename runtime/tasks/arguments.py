@@ -13,22 +13,23 @@ from pydantic import (
     JsonValue,
     PydanticSchemaGenerationError,
     PydanticUndefinedAnnotation,
-    PydanticUserError,
     TypeAdapter,
     ValidationError,
     with_config,
 )
-from pydantic_core import PydanticSerializationError
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
 from typing_extensions import TypedDict
 
 from runtime._model_errors import in_our_words
 
 from ._exceptions import TaskArgumentsError, TaskDefinitionError, TaskResultError
 
-#: Bytes are base64 in JSON, as they need not be text; infinities and NaN are strings.
+# Bytes are base64 in JSON, as they need not be text; infinities and NaN are strings.
 _CONFIG = ConfigDict(
     extra="forbid", ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
 )
+# A serializer follows the configuration of its outermost type only, and a TypedDict's is not asked.
+_SERIALIZING = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
 
 
 class Signature:
@@ -46,10 +47,13 @@ class Signature:
             problem = f"an annotation is not known when it is needed: {error}"
             raise TaskDefinitionError(task, problem) from None
         fields = {p.name: self._field(p) for p in self._signature.parameters.values()}
-        self._arguments = self._adapter(with_config(_CONFIG)(TypedDict("Arguments", fields)))  # type: ignore[operator]
+        arguments = with_config(_CONFIG)(TypedDict("Arguments", fields))  # type: ignore[operator]
+        self._arguments = self._adapter(arguments)
+        self._to_json = SchemaSerializer(self._arguments.core_schema, _SERIALIZING).to_json
         returned = self._signature.return_annotation
         annotation = JsonValue if returned is inspect.Signature.empty else returned
-        self._result = self._adapter(annotation, "its result")
+        # In a tuple, for a type with a configuration of its own takes no other one.
+        self._result = self._adapter(tuple[annotation], "its result", _CONFIG)  # type: ignore[valid-type]
 
     @staticmethod
     def _field(parameter: inspect.Parameter) -> Any:  # noqa: ANN401 - a type
@@ -64,12 +68,14 @@ class Signature:
             return annotation
         return NotRequired[annotation]
 
-    def _adapter(self, annotation: Any, what: str = "a parameter") -> TypeAdapter[Any]:  # noqa: ANN401 - a type
+    def _adapter(
+        self,
+        annotation: Any,  # noqa: ANN401 - a type
+        what: str = "a parameter",
+        config: ConfigDict | None = None,
+    ) -> TypeAdapter[Any]:
         try:
-            try:
-                return TypeAdapter(annotation, config=_CONFIG)
-            except PydanticUserError:  # a type that has a configuration of its own
-                return TypeAdapter(annotation)
+            return TypeAdapter(annotation, config=config)
         except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, NameError) as error:
             first = str(error).splitlines()[0]
             problem = f"{what} cannot go through JSON, annotate what pydantic knows: {first}"
@@ -101,7 +107,7 @@ class Signature:
         """Return these arguments, by name, as a JSON object; raise `TaskArgumentsError`."""
         try:
             valid = self._arguments.validate_python(dict(values))
-            return self._arguments.dump_json(valid, warnings="error").decode()
+            return self._to_json(valid, warnings="error").decode()
         except ValidationError as error:
             raise TaskArgumentsError(self._task, _problems(error)) from None
         except (PydanticSerializationError, ValueError) as error:
@@ -140,21 +146,21 @@ class Signature:
     def dump_result(self, result: Any) -> str:  # noqa: ANN401 - whatever the function returns
         """Return a result as JSON; raise `TaskResultError`."""
         try:
-            return self._result.dump_json(result, warnings="error").decode()
+            return self._result.dump_json((result,), warnings="error").decode()[1:-1]
         except (PydanticSerializationError, ValueError, TypeError) as error:
             raise TaskResultError(self._task, str(error).splitlines()[0]) from None
 
     def load_result(self, text: str) -> Any:  # noqa: ANN401 - as above
         """Return a result that was stored; raise `TaskResultError`."""
         try:
-            return self._result.validate_json(text)
+            return self._result.validate_json(f"[{text}]")[0]
         except ValidationError as error:
-            raise TaskResultError(self._task, "; ".join(_problems(error))) from None
+            raise TaskResultError(self._task, "; ".join(_problems(error, within=1))) from None
 
 
-def _problems(error: ValidationError) -> list[str]:
+def _problems(error: ValidationError, within: int = 0) -> list[str]:
     return [
-        f"{'.'.join(map(str, each['loc'])) or 'it'}: {in_our_words(each)}"
+        f"{'.'.join(map(str, each['loc'][within:])) or 'it'}: {in_our_words(each)}"
         for each in error.errors(include_url=False, include_context=False)
     ]
 

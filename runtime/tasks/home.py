@@ -74,6 +74,11 @@ class TaskHome:
             self.add(task)
             task.home = self
 
+    def check(self) -> None:
+        """Raise `TaskDefinitionError` for a task that takes or returns what JSON cannot hold."""
+        for task in self._tasks.values():
+            _ = task.signature
+
     def find(self, name: str) -> Task[..., Any]:
         """Return the task ``module.function``, or the only one of that function's name.
 

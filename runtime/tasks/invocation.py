@@ -24,8 +24,11 @@ from runtime.invocation.models import (
 from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 from runtime.state_backend.base import BaseStateBackend, InvocationFilter, InvocationHistory
 
+from ._exceptions import TaskError
+
 R_co = TypeVar("R_co", covariant=True)
 _I = InvocationStatus
+_NOT_OVER = frozenset(status for status in _I if not status.is_over())
 _BY = "cancelled by request"  #: who owns for a moment what is killed while it waits
 
 
@@ -86,18 +89,25 @@ class Invocation(Generic[R_co]):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it was called with, by name, as JSON has it."""
+        """What it was called with, by name, as JSON has it.
+
+        Raises `TaskError` for one that was found by its id, until `stored` was awaited.
+        """
         found: dict[str, Any] = json.loads(self.arguments_json)
         return found
 
     @property
     def arguments_json(self) -> str:
         """What it was called with, as JSON text."""
-        return self._arguments or "{}"
+        if self._arguments is None:
+            raise TaskError(f"what {self} was called with is not known before stored() has told it")
+        return self._arguments
 
     async def stored(self) -> StoredInvocation:
         """Return all that the store has of it, but for history and result."""
-        return await self._backend.get_invocation(self.invocation_id)
+        stored = await self._backend.get_invocation(self.invocation_id)
+        self._arguments = stored.arguments
+        return stored
 
     async def status(self) -> InvocationStatus:
         """Return its status now."""
@@ -166,14 +176,13 @@ async def cancel(backend: BaseStateBackend, invocation_id: str) -> InvocationSta
 
 async def cancel_children(backend: BaseStateBackend, invocation_id: str) -> None:
     """Cancel all that an invocation has submitted and that is not over."""
-    which = InvocationFilter(parent_id=invocation_id)
+    which = InvocationFilter(parent_id=invocation_id, statuses=_NOT_OVER)
     cursor: str | None = None
     while True:
         page = await backend.list_invocations(which, limit=1000, after=cursor)
         for child in page.invocations:
-            if child.status is not None and not child.status.is_over():
-                with suppress(InvocationStatusTransitionError):  # it has ended meanwhile
-                    await cancel(backend, child.invocation_id)
+            with suppress(InvocationStatusTransitionError):  # it has ended meanwhile
+                await cancel(backend, child.invocation_id)
         cursor = page.next
         if cursor is None:
             return

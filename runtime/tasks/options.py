@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Literal, TypedDict
 
 from runtime.invocation.models import DEFAULT_QUEUE, OnDuplicate
@@ -21,7 +22,7 @@ class ConcurrencyControl(StrEnum):
 
 
 #: Which errors are tried again: classes, or a function that says so.
-RetryFor = tuple[type[Exception], ...] | Callable[[Exception], bool]
+RetryFor = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 
 class TaskKeywords(TypedDict, total=False):
@@ -71,17 +72,29 @@ class TaskOptions:
         for name in ("running_concurrency", "registration_concurrency"):
             object.__setattr__(self, name, ConcurrencyControl(getattr(self, name)))
         object.__setattr__(self, "on_duplicate", OnDuplicate(self.on_duplicate))
+        if isinstance(self.key_arguments, str):
+            raise TypeError(f"key_arguments are a tuple of names: ({self.key_arguments!r},)")
         object.__setattr__(self, "key_arguments", tuple(self.key_arguments))
-        if self.max_retries < 0:
-            raise ValueError("max_retries cannot be negative")
-        if self.timeout_sec is not None and self.timeout_sec <= 0:
-            raise ValueError("timeout_sec has to be more than 0; leave it out for no limit")
+        if isinstance(self.retry_for, type):
+            object.__setattr__(self, "retry_for", (self.retry_for,))
+        self._check_numbers()
         by_keys = ConcurrencyControl.KEYS in {
             self.running_concurrency,
             self.registration_concurrency,
         }
         if by_keys != bool(self.key_arguments):
             raise ValueError('key_arguments go with a concurrency of "keys", and with no other')
+
+    def _check_numbers(self) -> None:
+        if self.max_retries < 0:
+            raise ValueError("max_retries cannot be negative")
+        for name in ("retry_delay_sec", "max_retry_delay_sec", "retry_factor"):
+            if not 0 <= getattr(self, name) < inf:  # nor NaN
+                raise ValueError(f"{name} is a number from 0 on")
+        if self.timeout_sec is not None and not 0 < self.timeout_sec < inf:
+            raise ValueError("timeout_sec is a number greater than 0; leave it out for no limit")
+        if not isinstance(self.priority, int):
+            raise TypeError("priority is a whole number")
 
     def retry_after(self, error: Exception, retries: int, *, timed_out: bool) -> float | None:
         """Return the seconds until the next attempt, or None when *error* is the end.
@@ -100,7 +113,8 @@ class TaskOptions:
 
     def _is_retried(self, error: Exception, *, timed_out: bool) -> bool:
         if not isinstance(self.retry_for, tuple):
-            return self.retry_for(error)
+            wanted: Callable[[Exception], bool] = self.retry_for
+            return wanted(error)
         if timed_out:
             return TimeoutError in self.retry_for
         return isinstance(error, self.retry_for)

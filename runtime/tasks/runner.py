@@ -3,130 +3,106 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from functools import partial
-from math import inf
 from typing import Any
 
-import anyio
-import anyio.to_thread
 import trio
 
-from runtime.invocation._exceptions import InvocationStatusError
-from runtime.invocation.errors import ErrorRecord
-from runtime.invocation.models import Move, RunnerRecord, StoredInvocation
+from runtime.invocation._exceptions import InvocationNotFoundError, InvocationStatusError
+from runtime.invocation.models import Move, RunnerRecord
+from runtime.invocation.moves import Recovery
 from runtime.invocation.status import InvocationStatus
 from runtime.state_backend.base import BaseStateBackend
 from runtime.state_backend.changes import Change
 from runtime.supervision.unit import UnitHandle, current_unit
 
-from ._exceptions import TaskError
+from .bodies import Bodies, FailedInWorkerError
+from .failures import Failure, failure_of
 from .home import TaskHome
-from .invocation import Invocation, cancel_children, waiting_in
-from .task import Task
+from .invocation import cancel_children, waiting_in
+from .running import Ended, RunningInvocation, Slots
 from .whereabouts import this_process
+from .workers import WorkerDiedError, WorkerPool
 
 _I = InvocationStatus
-
-
-class Ended(StrEnum):
-    """Why a body was not left to its own end."""
-
-    TIMED_OUT = "timed out"
-    CANCELLED = "cancelled"
-    STOPPED = "stopped with its runner"
-    LOST = "lost: its runner does not own it any more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
     """How a runner works: how many bodies at once, of which queues (None: all).
 
-    *processes* is how many worker processes it has for tasks that are cpu_bound. It says
-    every *heartbeat_sec* seconds that it is alive, and counts as dead when that was *lease_sec*
-    seconds ago. A task that was the death of *quarantine_after* workers ends failed. At its end it
-    waits *drain_sec* seconds at most, and never longer than the tree's stop, for what runs.
+    Where there are tasks that are cpu_bound it has *processes* worker processes for them, which do
+    not count as bodies; 0: one for each core that it may use. With *recycle_after* a worker is
+    replaced after so many calls.
+
+    It says every *heartbeat_sec* seconds that it is alive, and counts as dead when that was
+    *lease_sec* seconds ago. A task that was the death of *quarantine_after* workers ends failed. At
+    its end it waits *drain_sec* seconds at most, and never longer than the tree's stop, for what
+    runs.
     """
 
     name: str = "runner"
     concurrency: int = 10
     queues: tuple[str, ...] | None = None
     processes: int = 0
+    recycle_after: int | None = None
     heartbeat_sec: float = 1.0
     lease_sec: float = 10.0
     quarantine_after: int = 3
     drain_sec: float | None = None
 
 
-class RunningInvocation(Invocation[Any]):
-    """An invocation whose body runs in this runner."""
+class _Lane:
+    """Those tasks that share slots, and whether some of them may wait in the store."""
 
-    task: Task[..., Any]
-
-    def __init__(self, task: Task[..., Any], stored: StoredInvocation, runner: Runner) -> None:
-        super().__init__(task, stored.invocation_id, stored.arguments)
-        self.attempt = stored.attempts
-        self.scope = trio.CancelScope()
-        self.ended: Ended | None = None
-        self._retries, self._runner = stored.retries, runner
-        self._pauses = 0
+    def __init__(self, tasks: Collection[str], slots: Slots) -> None:
+        self.tasks, self.slots = tasks, slots
+        self.may_be_more = True
 
     @property
-    def retries(self) -> int:
-        """How often it was tried again before this attempt."""
-        return self._retries
-
-    def end(self, why: Ended) -> None:
-        """Cancel the body, unless it has been already."""
-        if self.ended is None:
-            self.ended = why
-            self.scope.cancel()
-
-    @asynccontextmanager
-    async def pausing(self) -> AsyncGenerator[None]:
-        """Be paused during the block, and hold no slot of the runner."""
-        self._pauses += 1
-        if self._pauses > 1:  # several of its tasks wait: the first pauses, the last resumes
-            try:
-                yield
-            finally:
-                self._pauses -= 1
-            return
-        await self._runner.move(self, _I.PAUSED)
-        self._runner.give_slot(self)
-        try:
-            yield
-        finally:
-            self._pauses -= 1
-            self._runner.take_slot(self)
-            with trio.CancelScope(shield=True) as shield:
-                shield.deadline = trio.current_time() + self._runner.settings.lease_sec
-                await self._runner.move(self, _I.RESUMED)
+    def can_take(self) -> bool:
+        """Whether it is worth while to ask the store."""
+        return self.may_be_more and self.slots.free > 0
 
 
 class Runner:
     """Takes what waits in the store, as much as it has free slots for, and runs it.
 
     ``run`` is the body of its unit. Told to stop it takes no more, waits for what runs, as long as
-    it may, cancels the rest and gives it back to the store.
+    it may, cancels the rest and gives it back to the store. *pool* is for tasks that are cpu-bound;
+    without one they are left to others.
     """
 
-    def __init__(self, home: TaskHome, backend: BaseStateBackend, settings: RunnerSettings) -> None:
+    def __init__(
+        self,
+        home: TaskHome,
+        backend: BaseStateBackend,
+        settings: RunnerSettings,
+        pool: WorkerPool | None = None,
+    ) -> None:
         self.home, self.backend, self.settings = home, backend, settings
         #: Its id in the store; another one each time that it runs.
-        self.runner_id = ""
-        #: The threads that were left behind and run still, as a plain function cannot be stopped:
-        #: the names of the tasks, by the ids of the invocations.
-        self.abandoned: dict[str, str] = {}
+        self.runner_id = f"{settings.name}-{secrets.token_hex(6)}"
+        self._pool = pool
+        self._bodies = Bodies(pool)
         self._running: dict[str, RunningInvocation] = {}
-        self._paused = 0
         self._stopping = trio.Event()
         self._wake = trio.Event()
-        self._may_be_more = True
+        self._lanes = list(self._make_lanes())
+
+    def _make_lanes(self) -> Iterator[_Lane]:
+        by_kind: tuple[list[str], list[str]] = ([], [])
+        for name, task in self.home.tasks.items():
+            by_kind[task.options.cpu_bound].append(name)
+        others, cpu_bound = by_kind
+        yield _Lane(others, Slots(lambda: self.settings.concurrency, self._look_again))
+        pool = self._pool
+        if pool is not None:
+            pool.on_ready = self._look_again
+            yield _Lane(cpu_bound, Slots(lambda: pool.ready, self._look_again))
 
     @property
     def running(self) -> Collection[RunningInvocation]:
@@ -134,17 +110,19 @@ class Runner:
         return self._running.values()
 
     @property
-    def free_slots(self) -> int:
-        """How many bodies more it may run."""
-        return self.settings.concurrency - len(self._running) + self._paused
+    def abandoned(self) -> Mapping[str, str]:
+        """The threads that were left behind and run still, as plain functions cannot be stopped.
+
+        The names of the tasks, by the ids of the invocations.
+        """
+        return self._bodies.abandoned
 
     async def run(self, *, task_status: UnitHandle) -> None:
-        """Run until told to stop."""
-        self.runner_id = f"{self.settings.name}-{secrets.token_hex(6)}"
-        self._stopping, self._wake, self._may_be_more = trio.Event(), trio.Event(), True
-        # The slots are the limit; what was left behind in a thread must not take one of them.
-        self._threads = anyio.CapacityLimiter(inf)
+        """Run until told to stop; once only."""
         await task_status.hold(lambda: self._live(task_status), ask_to_stop=self._stop)
+
+    def _look_again(self) -> None:
+        self._wake.set()
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -154,13 +132,15 @@ class Runner:
         await self.backend.heartbeat(self._record())
         try:
             with self.backend.changes.listen(self._hear):
-                async with trio.open_nursery() as beating:
-                    beating.start_soon(self._beat)
+                async with trio.open_nursery() as around:
+                    around.start_soon(self._beat)
+                    if self._pool is not None:
+                        around.start_soon(self._pool.supervisor.run)
                     async with trio.open_nursery() as bodies:
                         unit.started()
                         await self._take(bodies)
                         await self._drain(unit)
-                    beating.cancel_scope.cancel()
+                    around.cancel_scope.cancel()
         finally:
             # What it owns still, if it has failed, belongs to nobody then: it will be recovered.
             with unit.budget.closing(None):
@@ -182,11 +162,13 @@ class Runner:
 
     async def _beat(self) -> None:
         """Say time after time that this runner is alive, and see what it owns still."""
+        unknown: set[str] = set()
         while True:
             await trio.sleep(self.settings.heartbeat_sec)
             known = dict(self._running)
             await self.backend.heartbeat(self._record())
             owned = await self.backend.get_owned(self.runner_id)
+            unknown = await self._give_back(unknown, owned.keys() - known.keys())
             for invocation_id, running in known.items():
                 if self._running.get(invocation_id) is not running:
                     continue
@@ -195,6 +177,20 @@ class Runner:
                 elif owned[invocation_id]:
                     running.end(Ended.CANCELLED)
 
+    async def _give_back(self, before: AbstractSet[str], unknown: set[str]) -> set[str]:
+        """Give back what the store took for this runner, and its answer never arrived.
+
+        That is what it has not heard of from one beat to the next; return what it is to be then.
+        """
+        lost = (before & unknown) - self._running.keys()
+        if lost:
+            recovery = self._recovery("its runner has not heard of it")
+            await self.backend.recover(recovery, runners=(), invocations=lost)
+        return unknown - lost
+
+    def _recovery(self, reason: str) -> Recovery:
+        return Recovery(self.runner_id, reason, self.settings.quarantine_after)
+
     def _hear(self, changes: list[Change]) -> None:
         for change in changes:
             if change.cancel:
@@ -202,32 +198,46 @@ class Runner:
                 if running is not None:
                     running.end(Ended.CANCELLED)
             elif change.status.is_available_for_run():
-                self._may_be_more = True
-                self._wake.set()
+                self._expect_more()
+        if not changes:  # something has changed, nobody here knows what
+            self._expect_more()
+
+    def _expect_more(self) -> None:
+        for lane in self._lanes:
+            lane.may_be_more = True
+        self._wake.set()
 
     # --- taking -----------------------------------------------------------------------------------
 
     async def _take(self, bodies: trio.Nursery) -> None:
         """Take what waits, whenever there is a slot for it, until this runner is to stop."""
-        queues, names = self.settings.queues, tuple(self.home.tasks)
         while not self._stopping.is_set():
-            free = self.free_slots
-            if free < 1 or not self._may_be_more:
-                await self._rest(None if free < 1 else await self.backend.next_due(queues))
-                continue
-            self._may_be_more = False
-            claimed = await self.backend.claim(
-                self.runner_id, free, queues=queues, tasks=names, start=True
-            )
-            self._may_be_more |= len(claimed) == free
-            for stored in claimed:
-                running = RunningInvocation(self.home.tasks[stored.task], stored, self)
-                self._running[stored.invocation_id] = running
-                bodies.start_soon(self._run_one, running, name=stored.invocation_id)
+            lanes = [lane for lane in self._lanes if lane.can_take]
+            for lane in lanes:
+                await self._take_for(lane, bodies)
+            if not lanes:
+                await self._rest()
 
-    async def _rest(self, due: datetime | None) -> None:
-        """Wait until there may be something to do, at the latest until *due*."""
-        if self._stopping.is_set() or (self._may_be_more and self.free_slots > 0):
+    async def _take_for(self, lane: _Lane, bodies: trio.Nursery) -> None:
+        lane.may_be_more = False
+        free = lane.slots.free
+        claimed = await self.backend.claim(
+            self.runner_id, free, queues=self.settings.queues, tasks=lane.tasks, start=True
+        )
+        lane.may_be_more |= len(claimed) == free
+        for stored in claimed:
+            task = self.home.tasks[stored.task]
+            running = RunningInvocation(task, stored, lane.slots, self._move_one)
+            lane.slots.take()
+            self._running[stored.invocation_id] = running
+            bodies.start_soon(self._run_one, running, name=stored.invocation_id)
+
+    async def _rest(self) -> None:
+        """Wait until there may be something to do, at the latest until the next one is due."""
+        due: datetime | None = None
+        if any(lane.slots.free > 0 for lane in self._lanes):
+            due = await self.backend.next_due(self.settings.queues)
+        if self._stopping.is_set() or any(lane.can_take for lane in self._lanes):
             return
         self._wake = trio.Event()
         with trio.CancelScope() as until:
@@ -235,16 +245,7 @@ class Runner:
                 until.deadline = trio.current_time() + (due - self.backend.now()).total_seconds()
             await self._wake.wait()
         if until.cancelled_caught:
-            self._may_be_more = True
-
-    def give_slot(self, _: RunningInvocation) -> None:
-        """Let another body run while this one waits."""
-        self._paused += 1
-        self._wake.set()
-
-    def take_slot(self, _: RunningInvocation) -> None:
-        """Go on, also where that makes one more than there are slots for: it would wait else."""
-        self._paused -= 1
+            self._expect_more()
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -262,76 +263,83 @@ class Runner:
 
     async def _run_one(self, running: RunningInvocation) -> None:
         try:
-            moves = await self._attempt(running)
-            with trio.CancelScope(shield=True) as shield:
-                shield.deadline = trio.current_time() + self.settings.lease_sec
-                await self._record_end(running, moves)
+            moves, death = await self._attempt(running)
+            with current_unit().budget.to_the_end():
+                await self._record_end(running, moves, death)
         finally:
             del self._running[running.invocation_id]
-            self._wake.set()
+            running.give_slot()
 
-    async def _record_end(self, running: RunningInvocation, moves: Sequence[Move]) -> None:
+    async def _record_end(
+        self, running: RunningInvocation, moves: Sequence[Move], death: WorkerDiedError | None
+    ) -> None:
         try:
             if moves:
                 await self.backend.apply(moves)
+            if death is not None:
+                await self._recover(running, death)
             if running.ended is Ended.CANCELLED:
                 await cancel_children(self.backend, running.invocation_id)
-        except InvocationStatusError as error:
-            # It was taken from this runner meanwhile, and its result with it.
+        except (InvocationStatusError, InvocationNotFoundError) as error:
+            # It was taken from this runner meanwhile, or purged, and its result with it.
             current_unit().note(f"{running.invocation_id} of {running.task.name}: {error}")
 
-    async def move(self, running: RunningInvocation, status: InvocationStatus) -> None:
+    async def _recover(self, running: RunningInvocation, death: WorkerDiedError) -> None:
+        """Let go on elsewhere, at once, what was the death of its worker."""
+        record = await self.backend.get_status_record(running.invocation_id)
+        if record.runner_id == self.runner_id:
+            recovery, which = self._recovery(str(death)), [running.invocation_id]
+            await self.backend.recover(recovery, runners=(), invocations=which)
+
+    async def _move_one(self, running: RunningInvocation, status: InvocationStatus) -> None:
         """Move an invocation of this runner; when it is not its own any more, cancel the body."""
         try:
             await self.backend.set_status(running.invocation_id, status, self.runner_id)
-        except InvocationStatusError:
+        except (InvocationStatusError, InvocationNotFoundError):
             running.end(Ended.LOST)
-            await trio.lowlevel.checkpoint()
 
-    async def _attempt(self, running: RunningInvocation) -> list[Move]:
-        """Run the body once; return the moves that record how it went."""
-        options = running.task.options
+    async def _attempt(
+        self, running: RunningInvocation
+    ) -> tuple[list[Move], WorkerDiedError | None]:
+        """Run the body once; return the moves that record how it went, or its worker's death."""
+        timeout_sec = running.task.options.timeout_sec
         token = waiting_in.set(running)
-        error: Exception | None = None
-        result = ""
+        failure: Failure | None = None
         try:
             with running.scope as scope:
-                if options.timeout_sec is not None:
-                    scope.deadline = trio.current_time() + options.timeout_sec
-                result = await self._call(running)
-        except Exception as raised:  # noqa: BLE001 - the edge of a task: whatever it is is kept
-            error = raised
-        except SystemExit as raised:  # it may end its own work, and nobody else's
-            error = TaskError(f"{running.task.name} has called sys.exit({raised.code!r})")
+                if timeout_sec is not None:
+                    scope.deadline = trio.current_time() + timeout_sec
+                result = await self._bodies.call(running)
+                return [self._move(running, _I.SUCCESS, result=result)], None
+        except FailedInWorkerError as told:
+            failure = told.failure
+        except WorkerDiedError as death:
+            return [], death
+        except BaseException as error:  # noqa: BLE001 - the edge of a task: whatever it is is kept
+            # What it raises when it has been cut off says nothing; what is not its own travels on.
+            failure = failure_of(running.task, error, running.retries)
         finally:
             waiting_in.reset(token)
-        if running.scope.cancelled_caught:
-            ended = running.ended or Ended.TIMED_OUT
-            return self._moves_of_cut_off(running, ended)
-        if error is None:
-            return [self._move(running, _I.SUCCESS, result=result)]
-        return [self._failure(running, error)]
+        if failure is None or running.scope.cancel_called:
+            return self._moves_of_cut_off(running), None
+        return [self._failure(running, failure)], None
 
-    def _moves_of_cut_off(self, running: RunningInvocation, ended: Ended) -> list[Move]:
+    def _moves_of_cut_off(self, running: RunningInvocation) -> list[Move]:
+        ended = running.ended
+        if ended is None:
+            words = f"{running.task.name} took longer than {running.task.options.timeout_sec:g} s"
+            error = TimeoutError(f"{words} (timeout_sec)")
+            failure = failure_of(running.task, error, running.retries, timed_out=True)
+            return [self._failure(running, failure)]
         if ended is Ended.LOST:
             return []
-        if ended is Ended.TIMED_OUT:
-            seconds = running.task.options.timeout_sec
-            words = f"{running.task.name} took longer than {seconds:g} s (timeout_sec)"
-            return [self._failure(running, TimeoutError(words), timed_out=True)]
         killed = self._move(running, _I.KILLED, context={"reason": ended.value})
         if ended is Ended.CANCELLED:
             return [killed]
         return [killed, Move(invocation_id=running.invocation_id, status=_I.REROUTED)]
 
-    def _failure(
-        self, running: RunningInvocation, error: Exception, *, timed_out: bool = False
-    ) -> Move:
-        kept = ErrorRecord.of(error)
-        try:
-            delay = running.task.options.retry_after(error, running.retries, timed_out=timed_out)
-        except Exception as failure:  # noqa: BLE001 - a predicate of the user's
-            kept, delay = ErrorRecord.of(failure), None
+    def _failure(self, running: RunningInvocation, failure: Failure) -> Move:
+        kept, delay = failure.error, failure.retry_after_sec
         if delay is None:
             return self._move(running, _I.FAILED, error=kept)
         due_at = self.backend.now() + timedelta(seconds=delay)
@@ -342,37 +350,3 @@ class Runner:
         return Move(
             invocation_id=running.invocation_id, status=status, runner_id=self.runner_id, **more
         )
-
-    async def _call(self, running: RunningInvocation) -> str:
-        """Call the function, where it belongs; return its result as JSON."""
-        task, signature = running.task, running.task.signature
-        args, kwargs = signature.load(running.arguments_json)
-        call = partial(task.function, *args, **kwargs)
-        result = await (call() if task.is_async else self._call_in_thread(running, call))
-        return signature.dump_result(result)
-
-    async def _call_in_thread(self, running: RunningInvocation, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever the function returns
-        """Call a plain function in a thread; cancelled, leave the thread behind and say so."""
-        key = running.invocation_id
-
-        def call_and_say() -> Any:  # noqa: ANN401 - as above
-            try:
-                return call()
-            finally:
-                self.abandoned.pop(key, None)
-
-        try:
-            return await anyio.to_thread.run_sync(
-                call_and_say, abandon_on_cancel=True, limiter=self._threads
-            )
-        except trio.Cancelled:
-            self.abandoned[key] = running.task.name
-            note = f"a thread of {running.task.name} was left behind, it cannot be stopped"
-            current_unit().note(f"{note} ({len(self.abandoned)} in all)")
-            raise
-
-
-def current_invocation() -> RunningInvocation | None:
-    """Return the invocation whose body the caller is part of; None outside of every task."""
-    found = waiting_in.get()
-    return found if isinstance(found, RunningInvocation) else None

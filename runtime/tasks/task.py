@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property, update_wrapper
+from math import inf
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import anyio
@@ -15,7 +16,7 @@ import anyio.from_thread
 
 from runtime.invocation.models import NewInvocation, Registered, new_invocation_id
 
-from ._exceptions import TaskArgumentsError
+from ._exceptions import TaskDefinitionError
 from .arguments import Signature, digest
 from .invocation import Home, Invocation, waiting_in
 from .options import ConcurrencyControl, TaskOptions
@@ -39,14 +40,31 @@ class Task(Generic[P, R]):
     """
 
     name: str
+    module: str  #: the module that it was defined in, by which a worker process finds it
+    qualname: str
     home: Home
     options: TaskOptions
     function: Callable[P, Any]
 
     def __init__(self, home: Home, function: Callable[P, Any], options: TaskOptions) -> None:
         self.home, self.function, self.options = home, function, options
-        self.name = f"{_module_of(function)}.{function.__qualname__}"
+        self.module, self.qualname = _module_of(function), function.__qualname__
+        self.name = f"{self.module}.{self.qualname}"
+        self._check()
         update_wrapper(self, function)
+
+    def _check(self) -> None:
+        """Raise `TaskDefinitionError` where the options do not go with the function."""
+        known = inspect.signature(self.function).parameters
+        if unknown := [name for name in self.options.key_arguments if name not in known]:
+            problem = f"key_arguments: it has no parameter {unknown[0]!r}"
+            raise TaskDefinitionError(self.name, problem)
+        if self.options.cpu_bound and self.is_async:
+            problem = "cpu_bound is for plain functions; this one is async"
+            raise TaskDefinitionError(self.name, problem)
+        if self.options.cpu_bound and not all(map(str.isidentifier, self.qualname.split("."))):
+            problem = "a worker process cannot import it; define it at the top of a module"
+            raise TaskDefinitionError(self.name, problem)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function returns, a coroutine where it is async
         """Call the function, here and now."""
@@ -63,12 +81,7 @@ class Task(Generic[P, R]):
     @cached_property
     def signature(self) -> Signature:
         """What it takes and returns; raises `TaskDefinitionError` where JSON cannot hold that."""
-        signature = Signature(self.name, self.function)
-        unknown = set(self.options.key_arguments) - set(signature.names)
-        if unknown:
-            problems = [f"key_arguments: it has no parameter {name!r}" for name in sorted(unknown)]
-            raise TaskArgumentsError(self.name, problems)
-        return signature
+        return Signature(self.name, self.function)
 
     def load_result(self, text: str) -> R:
         """Return a result that was stored as JSON."""
@@ -96,8 +109,14 @@ class Task(Generic[P, R]):
         """Return what submits as this task does, but later, before others, elsewhere, or once.
 
         Nobody takes it before *due_at*, or before *delay_sec* seconds are over. The task has one
-        invocation for each *idempotency_key*: a second submission returns the first one.
+        invocation for each *idempotency_key*: a second submission returns the first one. Raises
+        `ValueError` for both times, for a *delay_sec* that is no number of seconds, and for a
+        *due_at* that has no time zone.
         """
+        if due_at is not None and (delay_sec or due_at.utcoffset() is None):
+            raise ValueError("due_at has a time zone, and goes without delay_sec")
+        if not 0 <= delay_sec < inf:
+            raise ValueError(f"delay_sec is a number of seconds from 0 on, and not {delay_sec}")
         return Submission(self, _Wishes(delay_sec, due_at, priority, queue, idempotency_key))
 
     async def submit_many(self, calls: Iterable[Call | Sequence[Any]]) -> list[Invocation[R]]:
@@ -126,12 +145,23 @@ class Task(Generic[P, R]):
                 finished = await receive.receive()
                 yield await finished.result()
 
-        with send, receive:
-            async with anyio.create_task_group() as waits, aclosing(results()) as finished:
-                for invocation in invocations:
-                    waits.start_soon(wait, invocation)
-                yield finished
-                waits.cancel_scope.cancel()
+        left_by: BaseException | None = None
+        try:
+            with send, receive:
+                async with anyio.create_task_group() as waits, aclosing(results()) as finished:
+                    for invocation in invocations:
+                        waits.start_soon(wait, invocation)
+                    try:
+                        yield finished
+                    except BaseException as error:  # noqa: BLE001 - raised below
+                        left_by = error  # the task group is no business of the block's
+                    waits.cancel_scope.cancel()
+        finally:
+            if left_by is not None:
+                try:
+                    raise left_by
+                finally:
+                    del left_by
 
     def submit_from_thread(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
         """Submit from a plain function of a task, or another thread that the loop has started."""
@@ -179,10 +209,14 @@ class Submission(Generic[P, R]):
         now = backend.now()
         new = [self._new(text, now) for text in texts]
         registered: list[Registered] = await backend.register(new)
-        return [
+        invocations = [
             Invocation(task, done.invocation_id, each.arguments if done.created else None)
             for done, each in zip(registered, new, strict=True)
         ]
+        for done, invocation in zip(registered, invocations, strict=True):
+            if not done.created:
+                await invocation.stored()  # it may have been called with others
+        return invocations
 
     def _new(self, arguments: str, now: datetime) -> NewInvocation:
         task, options, wishes = self._task, self._task.options, self._wishes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -9,16 +10,20 @@ from types import ModuleType
 from typing import Any
 
 from runtime._tasks_spec import JobEntry, TasksSpec
+from runtime.process.host import Host
 from runtime.state_backend._urls import make_state_backend as make_state_backend
+from runtime.supervision.events import Journal, UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.unit import Unit, UnitHandle
 
 from ._exceptions import TaskArgumentsError, TaskError, UnknownTaskError
+from .client import open_blocking as open_blocking
 from .home import TaskHome as TaskHome
 from .jobs import job_unit
 from .recovery import RecoverySettings, RecoverySweep
 from .runner import Runner, RunnerSettings
 from .task import Task
+from .workers import WorkerPool
 
 #: The name of the sweep in a tree that has runners.
 RECOVERY = "recovery"
@@ -29,13 +34,19 @@ def task_units(
     home: TaskHome,
     runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
     recovery: RecoverySettings = RecoverySettings(),  # noqa: B008 - immutable
+    *,
+    host: Host | None = None,
+    events: Journal[UnitEvent] | None = None,
 ) -> list[Unit]:
     """Return the units of these *runners* (default: one), and of the recovery where there are any.
 
-    They run while *home* has an open store.
+    They run while *home* has an open store. Worker processes run on *host*, and what becomes of
+    them is told in *events*. Raises `TaskDefinitionError`.
     """
+    home.check()
     wanted = [RunnerSettings()] if runners is None else [_settings(each) for each in runners]
-    units = [runner_unit(home, settings) for settings in wanted]
+    place = Host() if host is None else host
+    units = [_runner_unit(home, settings, place, events) for settings in wanted]
     if units:
         units.append(_recovery_unit(home, recovery))
     return units
@@ -45,13 +56,31 @@ def _settings(runner: RunnerSettings | Mapping[str, Any]) -> RunnerSettings:
     return runner if isinstance(runner, RunnerSettings) else RunnerSettings(**runner)
 
 
-def runner_unit(home: TaskHome, settings: RunnerSettings) -> Unit:
-    """Return the unit of one runner, which is started again whenever it ends unasked."""
+def _runner_unit(
+    home: TaskHome, settings: RunnerSettings, host: Host, events: Journal[UnitEvent] | None
+) -> Unit:
+    pool = _worker_pool(home, settings, host, events)
 
     async def run(*, task_status: UnitHandle) -> None:
-        await Runner(home, home.state_backend, settings).run(task_status=task_status)
+        await Runner(home, home.state_backend, settings, pool).run(task_status=task_status)
 
-    return Unit(name=settings.name, body=run, kind="runner", restart=_ALWAYS)
+    inner = None if pool is None else pool.supervisor
+    return Unit(name=settings.name, body=run, kind="runner", restart=_ALWAYS, inner=inner)
+
+
+def _worker_pool(
+    home: TaskHome, settings: RunnerSettings, host: Host, events: Journal[UnitEvent] | None
+) -> WorkerPool | None:
+    if not any(task.options.cpu_bound for task in home.tasks.values()):
+        return None
+    return WorkerPool(
+        home.tasks.values,
+        host,
+        number=settings.processes or len(os.sched_getaffinity(0)),
+        path=settings.name,
+        events=events,
+        recycle_after=settings.recycle_after,
+    )
 
 
 def _recovery_unit(home: TaskHome, settings: RecoverySettings) -> Unit:
@@ -106,8 +135,15 @@ def call_problems(
         return  # it is told where the tasks are
 
 
-def manifest_units(home: TaskHome, tasks: TasksSpec, jobs: Iterable[JobEntry]) -> list[Unit]:
-    """Return the units of the runners and jobs of a manifest."""
+def manifest_units(
+    home: TaskHome,
+    tasks: TasksSpec,
+    jobs: Iterable[JobEntry],
+    *,
+    host: Host,
+    events: Journal[UnitEvent],
+) -> list[Unit]:
+    """Return the units of the runners and jobs of a manifest; see `task_units`."""
     runners = [
         (
             RunnerSettings(
@@ -130,7 +166,9 @@ def manifest_units(home: TaskHome, tasks: TasksSpec, jobs: Iterable[JobEntry]) -
         quarantine_after=tasks.quarantine_after,
         keep_results_sec=tasks.keep_results_sec,
     )
-    units = [replace(runner_unit(home, s), requirements=needs) for s, needs in runners]
+    units = [
+        replace(_runner_unit(home, s, host, events), requirements=needs) for s, needs in runners
+    ]
     if units:
         units.append(_recovery_unit(home, recovery))
     return [*units, *(job_unit(home, job) for job in jobs)]

@@ -1,0 +1,226 @@
+"""The worker processes of a runner, each a unit of a supervisor within the runner's own unit."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from signal import SIGKILL
+from typing import Any
+
+import trio
+
+from runtime.process._exceptions import ProcessExitedError, exit_in_words
+from runtime.process.child import Child, StopPlan, open_child
+from runtime.process.host import Host
+from runtime.process.output import Output
+from runtime.process.spawn import Command
+from runtime.supervision.events import Journal, UnitEvent
+from runtime.supervision.restart import RestartPolicy, RestartWhen
+from runtime.supervision.supervisor import Supervisor
+from runtime.supervision.unit import Unit, UnitHandle, current_unit
+
+from ._frames import Unpacker, pack
+from .task import Task
+
+_PROGRAM = "runtime.tasks._worker"
+_RESTART = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True, forgive_after_sec=5)
+_CHUNK = 65_536
+# From the end of the connection to that of the process; one that has only closed it is killed.
+_EXIT_SEC = 1.0
+
+
+class WorkerDiedError(Exception):
+    """A worker process has ended, *how* says how, while it ran a task."""
+
+    def __init__(self, name: str, pid: int, how: str) -> None:
+        super().__init__(name, pid, how)
+        self.name, self.pid, self.how = name, pid, how
+
+    def __str__(self) -> str:
+        return f"its worker {self.name} (pid {self.pid}) {self.how}"
+
+
+class WorkerProcess:
+    """One live worker process, which makes one call at a time."""
+
+    def __init__(self, name: str, child: Child, connection: trio.SocketStream) -> None:
+        self.name, self.pid = name, child.pid
+        self.ended = trio.Event()  #: set when nothing of it is there any more
+        self.calls = 0
+        self._child, self._connection = child, connection
+        self._unpacker = Unpacker()
+
+    async def call(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer; raise `WorkerDiedError` when there is to be none.
+
+        Cancelled, it is of no more use, for an answer may come still.
+        """
+        try:
+            await self._connection.send_all(pack(message))
+            while piece := await self._connection.receive_some(_CHUNK):
+                answer = self._unpacker.feed(piece)
+                if answer is not None:
+                    self.calls += 1
+                    return answer
+        except trio.BrokenResourceError:
+            pass
+        raise WorkerDiedError(self.name, self.pid, await self._how())
+
+    async def _how(self) -> str:
+        with trio.move_on_after(_EXIT_SEC):
+            return exit_in_words(await self._child.wait_exit())
+        return "has closed its connection"
+
+
+class WorkerPool:
+    """A number of worker processes for the *tasks* that are cpu-bound.
+
+    ``supervisor`` runs them; it is the *inner* of the runner's unit. One that has ended is started
+    again. *recycle_after* calls a worker is replaced by a new one; None: never.
+    """
+
+    def __init__(
+        self,
+        tasks: Callable[[], Iterable[Task[..., Any]]],
+        host: Host,
+        *,
+        number: int,
+        path: str,
+        events: Journal[UnitEvent] | None = None,
+        recycle_after: int | None = None,
+    ) -> None:
+        self._tasks, self._host, self._path, self._recycle_after = tasks, host, path, recycle_after
+        self._idle: deque[WorkerProcess] = deque()
+        self._freed = trio.lowlevel.ParkingLot()
+        #: How many are ready, idle or not.
+        self.ready = 0
+        #: Called when one has become ready.
+        self.on_ready: Callable[[], None] = lambda: None
+        self.supervisor = Supervisor(
+            [self._unit(f"cpu-{index}") for index in range(number)],
+            path=path,
+            events=events,
+            keep=True,
+        )
+
+    def _unit(self, name: str) -> Unit:
+        body = partial(self._run, name, Output())
+        return Unit(name=name, body=body, kind="worker", restart=_RESTART)
+
+    async def call(self, message: dict[str, Any], what: str) -> dict[str, Any]:
+        """Have a worker answer *message*; raise `WorkerDiedError`.
+
+        Cancelled, the worker is killed, with all that it has started, before this returns; another
+        one takes its place. *what* says what it did then.
+        """
+        while not self._idle:
+            await self._freed.park()
+        worker = self._idle.popleft()
+        try:
+            answer = await worker.call(message)
+        except BaseException:
+            # Whatever it was, nobody knows what it is at now.
+            self._ask_another(worker, f"{what} was cut off")
+            with current_unit().budget.to_the_end():
+                await worker.ended.wait()
+            raise
+        if self._recycle_after is not None and worker.calls >= self._recycle_after:
+            self._ask_another(worker, f"it has made {worker.calls} calls")
+        else:
+            self._give_back(worker)
+        return answer
+
+    def _give_back(self, worker: WorkerProcess) -> None:
+        self._idle.append(worker)
+        self._freed.unpark()
+
+    def _ask_another(self, worker: WorkerProcess, reason: str) -> None:
+        if not worker.ended.is_set() and self.supervisor.stopping is None:
+            self.supervisor.ask_restart(worker.name, reason=reason)
+
+    # --- one worker -------------------------------------------------------------------------------
+
+    async def _run(self, name: str, output: Output, *, task_status: UnitHandle) -> None:
+        """Run a worker process: the body of its unit."""
+        path = f"{self._path}/{name}"
+        if self._host.echo is not None:
+            output.listeners["echo"] = partial(self._host.echo, path)
+        ours, childs = socket.socketpair()
+        ended = trio.Event()
+        try:
+            async with AsyncExitStack() as stack:
+                connection = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+                await stack.enter_async_context(connection)
+                child = await stack.enter_async_context(
+                    open_child(
+                        self._command(path, childs.fileno()),
+                        self._host,
+                        output,
+                        StopPlan(signum=SIGKILL),
+                        task_status,
+                    )
+                )
+                childs.close()
+                worker = WorkerProcess(name, child, connection)
+                ended = worker.ended
+                await self._attend(worker, child, ours, task_status)
+        finally:
+            childs.close()
+            ended.set()
+
+    def _command(self, path: str, fd: int) -> Command:
+        # What finds our own program; the worker itself is told the rest, and forgets this.
+        places = os.pathsep.join(filter(None, sys.path))
+        return Command(
+            name=path,
+            argv=[sys.executable, "-P", "-m", _PROGRAM, str(fd)],
+            working_directory=None,
+            env={**os.environ, **self._host.marker(path), "PYTHONPATH": places},
+            pass_fds=(fd,),
+        )
+
+    async def _attend(
+        self, worker: WorkerProcess, child: Child, ours: socket.socket, unit: UnitHandle
+    ) -> None:
+        """Get a worker ready, and wait for its end, which nobody has asked for."""
+        began = trio.current_time()
+        is_ready = False
+
+        async def get_ready() -> None:
+            nonlocal is_ready
+            await worker.call(self._hello())
+            is_ready = True
+            self.ready += 1
+            unit.started()
+            self._give_back(worker)
+            self.on_ready()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(get_ready)
+                returncode = await child.wait_exit()
+                nursery.cancel_scope.cancel()
+        finally:
+            if is_ready:
+                self.ready -= 1
+            if worker in self._idle:
+                self._idle.remove(worker)
+            # Who waits for its answer gets what it has sent, and then sees the end: also where
+            # something that it has started holds the other end of the connection.
+            ours.shutdown(socket.SHUT_RD)
+        uptime = trio.current_time() - began
+        raise ProcessExitedError(worker.name, returncode, uptime, ready=is_ready)
+
+    def _hello(self) -> dict[str, Any]:
+        main = sys.modules["__main__"]
+        return {
+            "sys_path": sys.path,
+            "pythonpath": os.environ.get("PYTHONPATH"),
+            "main_path": getattr(main, "__file__", None),
+            "modules": sorted({task.module for task in self._tasks() if task.options.cpu_bound}),
+        }

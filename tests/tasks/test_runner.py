@@ -1,0 +1,253 @@
+"""Runners: what they take, how they stop, and what becomes of what they leave behind."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import trio
+
+from runtime import Application, Supervisor
+from runtime.invocation import InvocationStatus
+from runtime.invocation.moves import Recovery
+from runtime.state_backend.memory import MemoryStateBackend
+from runtime.supervision import Unit
+from runtime.tasks import Invocation, RunnerSettings, TaskHome
+from runtime.tasks.recovery import RecoverySettings
+from runtime.tasks.runner import Runner
+from runtime.tasks.units import task_units
+
+_I = InvocationStatus
+virtual = pytest.mark.usefixtures("autojump_clock")
+
+
+async def statuses(invocation: Invocation[Any]) -> list[str]:
+    return [str(line.status) for line in await invocation.history()]
+
+
+def events_of(supervisor: Supervisor) -> str:
+    entries = supervisor.events.tail(1000)
+    return "\n".join(str(entry.item) for entry in entries)
+
+
+@virtual
+async def test_a_stop_waits_for_what_runs_and_gives_back_what_takes_too_long() -> None:
+    backend = MemoryStateBackend()
+    home = TaskHome()
+    slept: list[str] = []
+
+    @home.task
+    async def sleep(name: str, seconds: float) -> str:
+        await trio.sleep(seconds)
+        slept.append(name)
+        return name
+
+    async with backend:
+        with home.using(backend):
+            settings = RunnerSettings(concurrency=2)
+            supervisor = Supervisor(task_units(home, [settings]), stop_within_sec=20)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                short = await sleep.submit("short", 10)
+                long = await sleep.submit("long", 60)
+                waiting = await sleep.submit("waiting", 1)
+                await trio.sleep(1)
+                supervisor.ask_stop_tree("that is the test")
+            assert slept == ["short"]
+            assert await statuses(short) == ["registered", "pending", "running", "success"]
+            assert (await statuses(long))[-2:] == ["killed", "rerouted"]
+            assert await waiting.status() is _I.REGISTERED
+            assert await backend.get_runners() == []
+            again = Supervisor(task_units(home, [settings]))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(again.run)
+                assert await long.result() == "long"
+                assert await waiting.result() == "waiting"
+                again.ask_stop_tree("all is done")
+            assert (await long.stored()).attempts == 2
+
+
+@virtual
+async def test_a_drain_of_its_own_is_shorter_than_the_stop() -> None:
+    app = Application(runners=[{"drain_sec": 2}])
+
+    @app.task
+    async def forever() -> None:
+        await trio.sleep_forever()
+
+    async with app:
+        await forever.submit()
+        await trio.sleep(1)
+        began = trio.current_time()
+    assert trio.current_time() - began == pytest.approx(2)
+
+
+@virtual
+async def test_one_that_lost_an_invocation_cancels_its_body_and_records_nothing() -> None:
+    app = Application()
+    ended: list[int] = []
+
+    @app.task
+    async def work() -> int:
+        attempt = len(ended) + 1
+        try:
+            await trio.sleep(5)
+        except trio.Cancelled:
+            ended.append(attempt)
+            raise
+        return attempt
+
+    async with app:
+        invocation = await work.submit()
+        await trio.sleep(0.5)
+        taken = await app.state_backend.recover(
+            Recovery("somebody", "a test", 3), runners=(), invocations=[invocation.invocation_id]
+        )
+        assert taken == [invocation.invocation_id]
+        assert await invocation.result() in {1, 2}
+        assert (await statuses(invocation)).count("success") == 1
+
+
+@virtual
+async def test_a_runner_that_crashes_is_restarted_and_what_it_ran_goes_on() -> None:
+    class Sick(MemoryStateBackend):
+        sick = False
+
+        async def heartbeat(self, runner: Any) -> None:
+            if self.sick:
+                self.sick = False
+                raise OSError("disk full")
+            await super().heartbeat(runner)
+
+    home = TaskHome()
+    begun = 0
+
+    @home.task
+    async def work() -> int:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            await trio.sleep_forever()
+        return begun
+
+    async with Sick() as backend:
+        with home.using(backend):
+            supervisor = Supervisor(task_units(home))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                invocation = await work.submit()
+                await trio.sleep(0.5)
+                backend.sick = True
+                assert await invocation.result() == 2
+                assert supervisor.status("runner").restarts == 1
+                supervisor.ask_stop_tree("done")
+            assert "running_recovery" in await statuses(invocation)
+
+
+@virtual
+async def test_two_runners_share_what_waits_and_one_takes_over_from_the_other() -> None:
+    home = TaskHome()
+    ran: list[str] = []
+
+    @home.task
+    async def work(number: int) -> int:
+        await trio.sleep(1)
+        ran.append("")
+        return number
+
+    async with MemoryStateBackend() as backend:
+        with home.using(backend):
+            runners = [RunnerSettings(name=name, concurrency=2) for name in ("a", "b")]
+            supervisor = Supervisor(task_units(home, runners))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                invocations = await work.submit_many([(n,) for n in range(8)])
+                await trio.sleep(0.5)
+                supervisor.ask_stop("a")
+                assert [await each.result() for each in invocations] == list(range(8))
+                supervisor.ask_stop_tree("done")
+            owners = {
+                line.runner_id.partition("-")[0]
+                for each in invocations
+                for line in await each.history()
+                if line.runner_id
+            }
+    assert owners == {"a", "b"}
+    assert len(ran) == 8
+
+
+@virtual
+async def test_what_was_taken_by_one_that_is_gone_is_recovered_after_its_lease() -> None:
+    home = TaskHome()
+
+    @home.task
+    async def work() -> str:
+        return "done"
+
+    async with MemoryStateBackend() as backend:
+        with home.using(backend):
+            lost = await work.submit()
+            [stored] = await backend.claim("ghost", 1, start=True)
+            assert stored.invocation_id == lost.invocation_id
+            supervisor = Supervisor(task_units(home, recovery=RecoverySettings(sweep_sec=1)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                assert await lost.result() == "done"
+                supervisor.ask_stop_tree("done")
+            assert "running_recovery" in await statuses(lost)
+
+
+@virtual
+async def test_old_results_are_forgotten() -> None:
+    home = TaskHome()
+
+    @home.task
+    async def work() -> None: ...
+
+    recovery = RecoverySettings(keep_results_sec=5)
+    async with MemoryStateBackend() as backend:
+        with home.using(backend):
+            supervisor = Supervisor(task_units(home, recovery=recovery))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                await (await work.submit()).result()
+                await trio.sleep(2)
+                assert await backend.count_by_status() == {_I.SUCCESS: 1}
+                await trio.sleep(5)
+                assert await backend.count_by_status() == {}
+                supervisor.ask_stop_tree("done")
+
+
+async def test_a_thread_that_is_left_behind_is_named_and_its_result_refused() -> None:
+    go_on = threading.Event()
+    over = threading.Event()
+    home = TaskHome()
+
+    @home.task(timeout_sec=0.05)
+    def stubborn() -> str:
+        go_on.wait(30)
+        over.set()
+        return "too late"
+
+    try:
+        with trio.fail_after(30):
+            async with MemoryStateBackend() as backend:
+                with home.using(backend):
+                    runner = Runner(home, backend, RunnerSettings())
+                    supervisor = Supervisor([Unit(name="runner", body=runner.run)])
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(supervisor.run)
+                        invocation = await stubborn.submit()
+                        with pytest.raises(TimeoutError):
+                            await invocation.result()
+                        assert list(runner.abandoned.values()) == [stubborn.name]
+                        go_on.set()
+                        while runner.abandoned:  # noqa: ASYNC110 - a thread cannot set a Trio event
+                            await trio.sleep(0.01)
+                        supervisor.ask_stop_tree("done")
+                    assert over.is_set()
+                    assert await invocation.status() is _I.FAILED
+                    assert f"a thread of {stubborn.name} was left behind" in events_of(supervisor)
+    finally:
+        go_on.set()

@@ -1,0 +1,147 @@
+"""cpu-bound tasks run in worker processes, each a unit within that of the runner."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import trio
+
+from runtime import Application
+from runtime.exceptions import InvocationCancelledError, TaskError, TaskFailedError
+from runtime.invocation import InvocationStatus
+from runtime.supervision import Stage
+from runtime.tasks import Invocation
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The tasks, in a module of that name that is new for each test."""
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.delitem(sys.modules, "cpu_tasks", raising=False)
+    import cpu_tasks
+
+    return cpu_tasks
+
+
+@pytest.fixture
+async def app(tasks: ModuleType) -> AsyncGenerator[Application]:
+    with trio.fail_after(60):
+        async with tasks.app as app:
+            yield app
+
+
+async def statuses(invocation: Invocation[object]) -> list[str]:
+    return [str(line.status) for line in await invocation.history()]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - a worker process cannot set an event
+        await trio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+async def test_they_run_in_processes_that_are_units_of_the_tree(
+    tasks: ModuleType, app: Application, tmp_path: Path
+) -> None:
+    pids = {await (await tasks.where.submit()).result() for _ in range(4)}
+    assert os.getpid() not in pids
+    assert 1 <= len(pids) <= 2
+    assert await (await tasks.say.submit("hello", tmp_path)).result() == tmp_path / "hello"
+    kinds = {each.name: each.kind for each in app.supervisor.statuses()}
+    assert kinds["worker/cpu-0"] == kinds["worker/cpu-1"] == "worker"
+    # An exception comes back as its own class, is tried again as it asks for, and ends nobody else.
+    failing = await tasks.out_of_range.submit(7)
+    with pytest.raises(tasks.OutOfRangeError) as caught:
+        await failing.result()
+    assert caught.value.limit == 7
+    assert (await statuses(failing)).count("retry") == 1
+    with pytest.raises(TaskError, match=r"sys\.exit\(5\)"):
+        await (await tasks.leave.submit(5)).result()
+    assert {await (await tasks.where.submit()).result() for _ in range(4)} <= pids
+
+
+async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
+    tasks: ModuleType, app: Application, tmp_path: Path
+) -> None:
+    invocation = await tasks.die_once.submit(tmp_path / "mark")
+    assert await invocation.result() == "survived"
+    assert (await statuses(invocation))[-5:] == [
+        *("running_recovery", "rerouted", "pending", "running", "success"),
+    ]
+    history = await invocation.history()
+    reasons = [line.execution_context for line in history if line.execution_context]
+    assert any("killed by SIGKILL" in reason for reason in reasons)
+
+
+async def test_what_kills_its_worker_again_and_again_ends_failed(
+    tasks: ModuleType, app: Application
+) -> None:
+    invocation = await tasks.end_at_once.submit()
+    with pytest.raises(TaskFailedError, match=r"died 3 times .*exited with 3") as caught:
+        await invocation.result()
+    assert caught.value.type == "QuarantinedError"
+    assert (await statuses(invocation)).count("running") == 3
+    assert await (await tasks.where.submit()).result()
+
+
+async def test_a_timeout_and_a_cancellation_kill_the_worker_and_its_family(
+    tasks: ModuleType, app: Application, tmp_path: Path
+) -> None:
+    note = tmp_path / "pids"
+    with pytest.raises(TimeoutError, match="timeout_sec"):
+        await (await tasks.hang.submit(note)).result()
+    assert not any(is_alive(int(pid)) for pid in note.read_text().split())
+
+    note = tmp_path / "pid"
+    invocation = await tasks.hang_for_ever.submit(note)
+    await until(note.exists)
+    await invocation.cancel()
+    with pytest.raises(InvocationCancelledError):
+        await invocation.result()
+    assert not is_alive(int(note.read_text()))
+    for name in ("cpu-0", "cpu-1"):
+        inner, unit = app.supervisor.locate(f"worker/{name}")
+        await inner.wait_until(unit, Stage.READY)
+    assert await (await tasks.where.submit()).result()
+
+
+async def test_no_more_is_taken_than_there_are_workers(
+    tasks: ModuleType, app: Application, tmp_path: Path
+) -> None:
+    notes = [tmp_path / str(number) for number in range(5)]
+    invocations = await tasks.hang_for_ever.submit_many([(note,) for note in notes])
+    await until(lambda: sum(note.exists() for note in notes) == 2)
+    counts = await app.state_backend.count_by_status()
+    assert counts == {InvocationStatus.RUNNING: 2, InvocationStatus.REGISTERED: 3}
+    for invocation in invocations:
+        await invocation.cancel()
+
+
+async def test_a_stop_kills_the_workers_and_gives_their_tasks_back(
+    tasks: ModuleType, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    app = tasks.app
+    app.supervisor.stop_within_sec = 1
+    with trio.fail_after(30):
+        async with app:
+            invocation = await tasks.hang_for_ever.submit(note)
+            await until(note.exists)
+            backend = app.state_backend
+        record = await backend.get_status_record(invocation.invocation_id)
+    assert record.status is InvocationStatus.REROUTED
+    assert not is_alive(int(note.read_text()))
