@@ -75,8 +75,6 @@ class TaskOptions:
         if isinstance(self.key_arguments, str):
             raise TypeError(f"key_arguments are a tuple of names: ({self.key_arguments!r},)")
         object.__setattr__(self, "key_arguments", tuple(self.key_arguments))
-        if isinstance(self.retry_for, type):
-            object.__setattr__(self, "retry_for", (self.retry_for,))
         self._check_numbers()
         by_keys = ConcurrencyControl.KEYS in {
             self.running_concurrency,
@@ -112,9 +110,8 @@ class TaskOptions:
         return delay_before(policy, retries + 1, 0.0)
 
     def _is_retried(self, error: Exception, *, timed_out: bool) -> bool:
-        if not isinstance(self.retry_for, tuple):
-            wanted: Callable[[Exception], bool] = self.retry_for
+        wanted = self.retry_for
+        if not isinstance(wanted, tuple | type):
             return wanted(error)
-        if timed_out:
-            return TimeoutError in self.retry_for
-        return isinstance(error, self.retry_for)
+        classes = wanted if isinstance(wanted, tuple) else (wanted,)
+        return TimeoutError in classes if timed_out else isinstance(error, classes)
