@@ -52,7 +52,8 @@ class WorkerProcess:
         self.name, self.pid = name, child.pid
         self.ended = trio.Event()  #: set when nothing of it is there any more
         self.calls = 0
-        self._child, self._connection = child, connection
+        self._exited, self._returncode = trio.Event(), 0
+        self._connection = connection
         self._unpacker = Unpacker()
 
     async def call(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -73,8 +74,14 @@ class WorkerProcess:
 
     async def _how(self) -> str:
         with trio.move_on_after(_EXIT_SEC):
-            return exit_in_words(await self._child.wait_exit())
+            await self._exited.wait()
+            return exit_in_words(self._returncode)
         return "has closed its connection"
+
+    def note_exit(self, returncode: int) -> None:
+        """Note that the process has ended; only the body of its unit can wait for that."""
+        self._returncode = returncode
+        self._exited.set()
 
 
 class WorkerPool:
@@ -204,6 +211,7 @@ class WorkerPool:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(get_ready)
                 returncode = await child.wait_exit()
+                worker.note_exit(returncode)
                 nursery.cancel_scope.cancel()
         finally:
             if is_ready:
