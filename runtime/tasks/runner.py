@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 import trio
@@ -28,6 +29,7 @@ from .whereabouts import this_process
 from .workers import WorkerDiedError, WorkerPool
 
 _I = InvocationStatus
+_MOST_KEPT_BACK_SEC = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +254,12 @@ class Runner:
     async def _drain(self, unit: UnitHandle) -> None:
         """Wait for what runs, as long as may be; then cancel it, and give it back."""
         what = lambda: f"{len(self._running)} running invocations"  # noqa: E731 - its only use
-        with unit.budget.polite(self.settings.drain_sec, what=what):
+        left_sec = unit.budget.left_sec
+        # To be cancelled, killed and given back takes them some time, too.
+        wait_sec = left_sec - min(_MOST_KEPT_BACK_SEC, left_sec / 3) if left_sec < inf else inf
+        if self.settings.drain_sec is not None:
+            wait_sec = min(wait_sec, self.settings.drain_sec)
+        with unit.budget.polite(wait_sec, what=what):
             while self._running:
                 self._wake = trio.Event()
                 await self._wake.wait()

@@ -72,3 +72,11 @@ def hang_for_ever(note: Path) -> None:
     partial.write_text(str(os.getpid()))
     partial.rename(note)
     time.sleep(1000)
+
+
+@app.task(cpu_bound=True)
+def work_hard(go_on: Path, begun: Path) -> str:
+    begun.touch()
+    while not go_on.exists():
+        time.sleep(0.01)
+    return "done"
