@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime import Application
 
-app = Application(runners=[{"name": "worker", "processes": 2}])
+app = Application(runners=[{"name": "worker", "processes": 2, "drain_sec": 0.2}])
 
 
 class OutOfRangeError(Exception):

@@ -71,7 +71,7 @@ async def test_they_run_in_processes_that_are_units_of_the_tree(
     assert (await statuses(failing)).count("retry") == 1
     with pytest.raises(TaskError, match=r"sys\.exit\(5\)"):
         await (await tasks.leave.submit(5)).result()
-    assert {await (await tasks.where.submit()).result() for _ in range(4)} <= pids
+    assert [s.restarts for s in app.supervisor.statuses() if s.kind == "worker"] == [0, 0]
 
 
 async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
@@ -136,7 +136,7 @@ async def test_a_stop_kills_the_workers_and_gives_their_tasks_back(
 ) -> None:
     note = tmp_path / "pid"
     app = tasks.app
-    app.supervisor.stop_within_sec = 1
+    app.supervisor.stop_within_sec = 20
     with trio.fail_after(30):
         async with app:
             invocation = await tasks.hang_for_ever.submit(note)
