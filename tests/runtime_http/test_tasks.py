@@ -129,7 +129,9 @@ async def test_the_list_is_filtered_and_read_page_by_page(open_desk: OpenDesk) -
         (task,) = [each.name for each in await desk.client.tasks() if each.queue == "slow"]
         alone = await desk.client.invocations(task=task)
         assert [each.invocation_id for each in alone.invocations] == [waiting.invocation_id]
-        desk.gate.set()
+        counted = await desk.client.invocations(limit=1, counts=True)
+        assert counted.counts == {"success": 5, "running": 1}
+        assert (await desk.client.invocations(parent=waiting.invocation_id)).invocations == []
 
 
 async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
@@ -184,5 +186,7 @@ async def test_changing_anything_takes_the_token(open_desk: OpenDesk) -> None:
 async def test_a_tree_without_tasks_has_no_invocations(serve: Serve) -> None:
     async with serve() as site:
         assert (await site.get("/tasks")).json() == {"tasks": []}
-        assert (await site.get("/invocations")).json() == {"invocations": [], "next": None}
+        nothing = {"invocations": [], "next": None, "counts": None}
+        assert (await site.get("/invocations")).json() == nothing
+        assert (await site.get("/invocations?counts=1")).json() == {**nothing, "counts": {}}
         assert (await site.get("/invocations/x")).status_code == 404

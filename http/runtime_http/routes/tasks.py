@@ -6,7 +6,7 @@
 from quart_schema import document_request, tag, validate_querystring, validate_response
 
 from runtime.application import Application
-from runtime.invocation import InvocationNotFoundError, InvocationStatus
+from runtime.invocation import InvocationNotFoundError
 from runtime.state_backend import BaseStateBackend
 from runtime.state_backend.base import InvocationFilter
 from runtime.tasks.invocation import cancel, retry
