@@ -32,7 +32,7 @@ IN_A_BROWSER = [
 ]
 #: Where the screenshots of the latest run are kept.
 PICTURES = Path(__file__).parents[2] / ".pictures"
-PATIENCE_MS = 4_000
+PATIENCE_MS = 20_000
 
 
 class Visitor:
