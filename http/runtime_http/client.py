@@ -258,13 +258,26 @@ class Client:
         status: str | None = None,
         task: str | None = None,
         workflow: str | None = None,
+        parent: str | None = None,
         limit: int = 100,
         after: str | None = None,
+        counts: bool = False,
     ) -> InvocationList:
-        """Return invocations, the newest first, and the cursor for more."""
-        asked = {"status": status, "task": task, "workflow": workflow, "after": after}
+        """Return invocations, the newest first, and the cursor for more.
+
+        With *counts* also how many of all in the store have which status.
+        """
+        asked = {
+            "status": status,
+            "task": task,
+            "workflow": workflow,
+            "parent": parent,
+            "after": after,
+            "limit": str(limit),
+            "counts": "true" if counts else None,
+        }
         params = {name: value for name, value in asked.items() if value is not None}
-        return await self._get("/invocations", InvocationList, {**params, "limit": str(limit)})
+        return await self._get("/invocations", InvocationList, params)
 
     async def invocation(self, invocation_id: str) -> InvocationView:
         """Return how an invocation stands."""

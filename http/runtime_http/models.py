@@ -287,6 +287,9 @@ class InvocationList(BaseModel):
 
     invocations: list[InvocationView] = Field(description="The invocations, the newest first.")
     next: str | None = Field(description="The cursor for what comes after them, if anything does.")
+    counts: dict[InvocationStatus, int] | None = Field(
+        default=None, description="How many of all have which status; where that was asked for."
+    )
 
 
 class InvocationQuery(BaseModel):
@@ -297,6 +300,10 @@ class InvocationQuery(BaseModel):
     status: InvocationStatus | None = Field(default=None, description="Those of this status.")
     task: str | None = Field(default=None, description="Those of this task, module.function.")
     workflow: str | None = Field(default=None, description="Those of this workflow.")
+    parent: str | None = Field(
+        default=None, description="Those that this invocation has submitted."
+    )
+    counts: bool = Field(default=False, description="Count all in the store as well, by status.")
     limit: int = Field(default=100, ge=1, le=1000, description="How many at most.")
     after: str | None = Field(default=None, description="The cursor of the page before.")
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import socket
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,9 @@ from runtime.manifest import Manifest
 from runtime.supervision.unit import Unit
 from runtime_http import HttpSettings, http_unit
 
+from .browser import TOKEN, Visitor, open_browser
+
 LIMIT_SEC = 60.0
-TOKEN = "t0ken-of-the-test"  # noqa: S105 - of this test's server only
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 
 
@@ -84,7 +85,10 @@ async def _run(application: Application, *, settled: bool) -> AsyncGenerator[Non
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """Run a manifest with its server; the address is that of a free port, unless said otherwise."""
+    """Run a manifest with its server; the address is that of a free port, unless said otherwise.
+
+    *set_up* is given the application before it runs: it registers tasks, for example.
+    """
 
     @asynccontextmanager
     async def open_site(
@@ -93,6 +97,7 @@ def serve(tmp_path: Path) -> Serve:
         bind: str | None = "127.0.0.1:0",
         settled: bool = True,
         units: Iterable[Unit] = (),
+        set_up: Callable[[Application], object] | None = None,
         **settings: Any,
     ) -> AsyncGenerator[Site]:
         addresses: list[str | None] = []
@@ -109,6 +114,8 @@ def serve(tmp_path: Path) -> Serve:
             config = Manifest.model_validate({"base_directory": str(tmp_path), **manifest})
         face = functools.partial(http_unit, settings=made)
         application = Application(config, faces=[face], keep=True, units=units)
+        if set_up is not None:
+            set_up(application)
         async with _run(application, settled=settled):
             await announced.wait()
             address = addresses[-1]
@@ -122,6 +129,13 @@ def serve(tmp_path: Path) -> Serve:
         assert addresses[-1] is None  # nobody is told of a server that is gone
 
     return open_site
+
+
+@pytest.fixture(scope="package")
+def visit() -> Iterator[Visitor]:
+    """Return what looks at pages, in one browser for all tests that do."""
+    with open_browser() as visitor:
+        yield visitor
 
 
 def own_address() -> str | None:

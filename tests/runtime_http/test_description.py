@@ -19,6 +19,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from runtime import Application
+from runtime_http import Client
+
 from .conftest import TOKEN, Serve, sleeper
 
 CASES = 8  # of each kind for an operation, of which there are two dozen
@@ -53,20 +56,31 @@ async def test_every_answer_is_as_described(serve: Serve, number: int) -> None:
         "processes": [sleeper("db", timeout=1)],
         "services": [{"name": "idle", "class": "runtime.service.plain:idle"}],
     }
-    async with serve(manifest) as site:
+
+    def define(application: Application) -> None:
+        @application.task
+        async def echo(words: str) -> str:
+            return words
+
+    async with serve(manifest, set_up=define) as site:
         description = (await site.get("/openapi.json")).json()
         # Streams end with the tree alone.
         del description["paths"]["/events"]
+        async with Client(site.address, TOKEN) as client:
+            known = (await client.submit("echo", {"words": "x"})).invocation_id
         address = site.address
-        done = await trio.to_thread.run_sync(run_cases, description, address, number)
+        done = await trio.to_thread.run_sync(run_cases, description, address, known, number)
         assert (await site.get("/healthz")).status_code == 200
     paths = description["paths"].items()
     assert done.keys() == {f"{method.upper()} {path}" for path, each in paths for method in each}
     assert sum(done.values()) >= 200
 
 
-def run_cases(description: dict[str, Any], address: str, number: int) -> Counter[str]:
-    """Try every operation of the server at *address*; return how many requests each got."""
+def run_cases(description: dict[str, Any], address: str, known: str, number: int) -> Counter[str]:
+    """Try every operation of the server at *address*; return how many requests each got.
+
+    *known* is an invocation that there is.
+    """
     schema = schemathesis.openapi.from_dict(description)
     schema.config.generation.update(with_security_parameters=False)  # all of them bear the token
     limited = settings(
@@ -87,17 +101,20 @@ def run_cases(description: dict[str, Any], address: str, number: int) -> Counter
         done[case.operation.label] += 1
 
     for result in schema.get_all_operations():
-        for strategy in strategies(result.ok()):
+        for strategy in strategies(result.ok(), known):
             seed(number)(limited(given(case=strategy)(check)))()
     return done
 
 
-def strategies(operation: Any) -> Iterator[Any]:
+def strategies(operation: Any, known: str) -> Iterator[Any]:
     """Yield what makes cases: of any name and of one there is; such as fit, and such as do not."""
     names: list[dict[str, Any]] = [{}]
     if "{name}" in operation.path:
-        name = "idle" if operation.path.startswith("/services") else "db"
+        kind = operation.path.split("/")[1]
+        name = {"services": "idle", "tasks": "echo"}.get(kind, "db")
         names.append({"path_parameters": {"name": name}})
+    if "{invocation_id}" in operation.path:
+        names.append({"path_parameters": {"invocation_id": known}})
     for fixed in names:
         yield operation.as_strategy(**fixed)
         if operation.query or operation.body:  # any name fits

@@ -1,41 +1,26 @@
-"""The page, in a real Chromium without a window that looks at a real tree.
-
-The driver's blocking interface is used in a thread of its own, as it may not change threads; the
-tree runs in the loop of the test. Every look ends with the question whether the page has
-complained on the console, or asked any other host.
-"""
+"""The page, in a real Chromium without a window that looks at a real tree."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from runtime import Service, ServiceConfiguration, ServiceManager
 
+from .browser import CONTRAST, IN_A_BROWSER, Visitor, caller, give_token, save
 from .conftest import TOKEN, Serve, Site, own_address, script, sleeper
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),
-]
-ROOT = Path(__file__).parents[2]
-#: Where the screenshots of the latest run are kept.
-PICTURES = ROOT / ".pictures"
-PATIENCE_MS = 20_000
+pytestmark = IN_A_BROWSER
 MOST_FIRST_BYTES = 200_000
 
 TREE: dict[str, Any] = {
@@ -70,73 +55,6 @@ class GreeterService(Service):
         return GreeterManager(self.logger)
 
 
-class Visitor:
-    """Looks at pages with the browser, in the thread that this lives in."""
-
-    def __init__(self, thread: ThreadPoolExecutor, browser: Browser) -> None:
-        self._thread, self._browser = thread, browser
-
-    async def __call__(
-        self,
-        site: Site,
-        look: Callable[[Page], None],
-        *,
-        path: str = "/",
-        complaints: str = "^$",
-        **options: Any,
-    ) -> None:
-        """Open the page of *site* and let *look* look at it.
-
-        *complaints* is what may be found on the console; *options* are those of the window.
-        """
-        visit = partial(self._visit, site.address, look, path, re.compile(complaints), options)
-        done = self._thread.submit(visit)
-        await trio.to_thread.run_sync(done.result, abandon_on_cancel=True)
-
-    def _visit(
-        self,
-        address: str,
-        look: Callable[[Page], None],
-        path: str,
-        complaints: re.Pattern[str],
-        options: dict[str, Any],
-    ) -> None:
-        found: list[str] = []
-        asked: list[str] = []
-        options.setdefault("viewport", {"width": 1400, "height": 1000})
-        with self._browser.new_context(**options) as context:
-            context.set_default_timeout(PATIENCE_MS)
-            page = context.new_page()
-            page.on("console", lambda message: found.append(f"{message.type}: {message.text}"))
-            page.on("pageerror", lambda error: found.append(str(error)))
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(address + path)
-            try:
-                look(page)
-            except BaseException as error:
-                error.add_note(f"on the console: {found}")
-                page.screenshot(path=ensured(PICTURES) / "failed.png")
-                raise
-            asked.append(page.url)
-        assert [each for each in found if not complaints.search(each)] == []
-        assert [each for each in asked if not each.startswith(address + "/")] == []
-        assert [each for each in asked if TOKEN in each] == []
-
-
-@pytest.fixture(scope="module")
-def visit() -> Iterator[Visitor]:
-    expect.set_options(timeout=PATIENCE_MS)
-    # Some containers do not let Chromium build its own sandbox, nor use much of /dev/shm.
-    arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        driver = thread.submit(lambda: sync_playwright().start()).result()
-        launch = partial(driver.chromium.launch, executable_path=CHROMIUM, args=arguments)
-        browser = thread.submit(launch).result()
-        yield Visitor(thread, browser)
-        thread.submit(browser.close).result()
-        thread.submit(driver.stop).result()
-
-
 @asynccontextmanager
 async def serve_half_way(
     serve: Serve, manifest: dict[str, Any], *waiting: str
@@ -147,16 +65,6 @@ async def serve_half_way(
             nursery.start_soon(site.application.supervisor.start_unit, name)
         yield site
         nursery.cancel_scope.cancel()
-
-
-def caller() -> Callable[..., Any]:
-    """Return what calls a coroutine function in the loop of this test from the browser's thread."""
-    token = trio.lowlevel.current_trio_token()
-
-    def call(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        return trio.from_thread.run(work, *arguments, trio_token=token)
-
-    return call
 
 
 def row(page: Page, name: str) -> Any:
@@ -177,12 +85,6 @@ def pid_of(site: Site, name: str) -> int:
 def settle(page: Page) -> None:
     """Wait until everything is there."""
     expect(page.locator("#trouble-title")).to_have_text("All is well")
-
-
-def give_token(page: Page, token: str) -> None:
-    expect(page.locator("#token-dialog")).to_be_visible()
-    page.locator("#token").fill(token)
-    page.locator("#token").press("Enter")
 
 
 async def test_it_shows_every_unit_and_who_waits_for_whom(serve: Serve, visit: Visitor) -> None:
@@ -557,53 +459,6 @@ async def test_a_lost_connection_is_plain_to_see_and_comes_back(
         await visit(site, look, complaints="ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|ERR_EMPTY")
 
 
-#: The contrast of all texts that are shown, by the formula of WCAG 2: what is below 4.5.
-CONTRAST = """() => {
-  const parse = (text) => {
-    const [kind, rest] = text.split("(");
-    const parts = rest.split(")")[0].split(/[ ,/]+/).filter(Boolean);
-    const scale = kind === "color" ? 255 : 1;
-    const [r, g, b, a] = (kind === "color" ? parts.slice(1) : parts).map(Number);
-    return [r * scale, g * scale, b * scale, a ?? 1];
-  };
-  const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
-  const ground = (element) => {
-    const layers = [];
-    for (let each = element; each; each = each.parentElement) {
-      layers.push(parse(getComputedStyle(each).backgroundColor));
-    }
-    return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
-  };
-  const light = (colour) => {
-    const [r, g, b] = colour.map((c) => c / 255)
-      .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ratio = (a, b) => {
-    const [more, less] = [light(a), light(b)].sort((x, y) => y - x);
-    return (more + 0.05) / (less + 0.05);
-  };
-  const found = [];
-  let looked = 0;
-  for (const element of document.body.querySelectorAll("*")) {
-    const own = [...element.childNodes].some((each) => each.nodeType === 3 && each.data.trim());
-    if (!own || element.disabled || !element.checkVisibility()) continue;
-    if (element.closest("option, title, .unseen, .skip")) continue;
-    const node = element.closest(".node");
-    const svg = element.ownerSVGElement !== null && element.ownerSVGElement !== undefined;
-    const style = getComputedStyle(element);
-    const below = node
-      ? parse(getComputedStyle(node.querySelector("rect")).fill)
-      : ground(svg ? element.closest("#graph") : element);
-    const colour = over(parse(svg ? style.fill : style.color), below);
-    looked += 1;
-    const reached = ratio(colour, below.slice(0, 3));
-    const name = `${element.tagName}.${element.getAttribute("class")} ${element.textContent}`;
-    if (reached < 4.5) found.push(`${name}: ${reached.toFixed(2)}`);
-  }
-  return [looked, found];
-}"""
-
 #: A unit in each of the conditions that have a colour.
 EVERYTHING: dict[str, Any] = {
     "processes": [
@@ -831,17 +686,6 @@ async def test_the_routes_are_described_on_a_page(serve: Serve, visit: Visitor) 
             assert page.evaluate(fits)
 
         await visit(site, look, path="/docs")
-
-
-def ensured(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def save(page: Page, name: str) -> Path:
-    path = ensured(PICTURES) / f"{name}.png"
-    page.screenshot(path=path)
-    return path
 
 
 SHOP: dict[str, Any] = {

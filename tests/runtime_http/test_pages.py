@@ -18,7 +18,7 @@ async def test_the_page_has_every_route_that_is_described(serve: Serve) -> None:
         paths = (await site.get("/openapi.json")).json()["paths"]
     assert len(paths) > 15
     for path, methods in paths.items():
-        shown = path.replace("{name}", "NAME")
+        shown = path.replace("{name}", "NAME").replace("{invocation_id}", "ID")
         short = f"…/{shown.rpartition('/')[2]}"
         for method in map(str.upper, methods):
             assert f"`{method} {shown}`" in HTTP or f"`{short}`" in HTTP, (method, path)

@@ -2,73 +2,71 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
 from runtime import Application
-from runtime_http import Client, HttpSettings, RefusedError, http_unit
+from runtime_http import Client, RefusedError
 
-TOKEN = "t0ken-of-the-test"  # noqa: S105 - of this test's server only
+from .conftest import AUTHORIZED, TOKEN, Serve, Site
 
 
+@dataclass
 class Desk:
-    """An application with a few tasks, and a client of its server."""
+    """An application with a few tasks, a client of its server, and what lets `wait` go on."""
 
-    def __init__(self, application: Application, client: Client, http: httpx.AsyncClient) -> None:
-        self.application, self.client, self.http = application, client, http
+    site: Site
+    client: Client
+    gate: trio.Event
 
     async def end(self, invocation_id: str) -> Any:
-        await self.application.state_backend.wait_over(invocation_id)
+        await self.site.application.state_backend.wait_over(invocation_id)
         return await self.client.result(invocation_id)
 
 
-@asynccontextmanager
-async def open_desk(gate: trio.Event) -> AsyncGenerator[Desk]:
-    addresses: list[str] = []
-    announced = trio.Event()
-
-    def announce(address: str | None) -> None:
-        if address is not None:
-            addresses.append(address)
-            trio.from_thread.run_sync(announced.set)
-
-    settings = HttpSettings(token=TOKEN, bind="127.0.0.1:0", announce=announce)
-    application = Application(faces=[functools.partial(http_unit, settings=settings)])
-
-    @application.task
-    async def double(number: int) -> int:
-        """Return twice the number.
-
-        And nothing else.
-        """
-        return 2 * number
-
-    @application.task
-    async def fail(words: str) -> None:
-        raise RuntimeError(words)
-
-    @application.task(queue="slow")
-    async def wait() -> str:
-        await gate.wait()
-        return "waited"
-
-    async with application:
-        await announced.wait()
-        async with (
-            Client(addresses[0], TOKEN) as client,
-            httpx.AsyncClient(base_url=addresses[0]) as http,
-        ):
-            yield Desk(application, client, http)
+OpenDesk = Callable[[], AbstractAsyncContextManager[Desk]]
 
 
-async def test_a_call_is_submitted_and_its_result_read() -> None:
-    async with open_desk(trio.Event()) as desk:
+@pytest.fixture
+def open_desk(serve: Serve) -> OpenDesk:
+    @asynccontextmanager
+    async def open_one() -> AsyncGenerator[Desk]:
+        gate = trio.Event()
+
+        def define(application: Application) -> None:
+            @application.task
+            async def double(number: int) -> int:
+                """Return twice the number.
+
+                And nothing else.
+                """
+                return 2 * number
+
+            @application.task
+            async def fail(words: str) -> None:
+                raise RuntimeError(words)
+
+            @application.task(queue="slow")
+            async def wait() -> str:
+                await gate.wait()
+                return "waited"
+
+        async with serve(set_up=define) as site, Client(site.address, TOKEN) as client:
+            try:
+                yield Desk(site, client, gate)
+            finally:
+                gate.set()  # a stop lets what runs end
+
+    return open_one
+
+
+async def test_a_call_is_submitted_and_its_result_read(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         submitted = await desk.client.submit("double", {"number": 21})
         result = await desk.end(submitted.invocation_id)
         assert (result.status, result.result, result.error) == ("success", 42, None)
@@ -79,12 +77,12 @@ async def test_a_call_is_submitted_and_its_result_read() -> None:
         lines = await desk.client.history(submitted.invocation_id)
         assert [line.status for line in lines] == ["registered", "pending", "running", "success"]
         assert lines[-1].timestamp == shown.timestamps.changed_at
-        answer = await desk.http.get(f"/invocations/{submitted.invocation_id}/history")
+        answer = await desk.site.get(f"/invocations/{submitted.invocation_id}/history")
         assert {"status", "timestamp", "runner_id"} <= answer.json()[0].keys()
 
 
-async def test_an_error_is_told_with_where_it_came_from() -> None:
-    async with open_desk(trio.Event()) as desk:
+async def test_an_error_is_told_with_where_it_came_from(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         submitted = await desk.client.submit("fail", {"words": "no luck"})
         result = await desk.end(submitted.invocation_id)
         assert result.status == "failed"
@@ -95,11 +93,11 @@ async def test_an_error_is_told_with_where_it_came_from() -> None:
         assert again.retry_of == submitted.invocation_id
 
 
-async def test_one_that_runs_is_202_until_it_is_cancelled() -> None:
-    async with open_desk(trio.Event()) as desk:
+async def test_one_that_runs_is_202_until_it_is_cancelled(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         submitted = await desk.client.submit("wait")
         path = f"/invocations/{submitted.invocation_id}"
-        answer = await desk.http.get(f"{path}/result")
+        answer = await desk.site.get(f"{path}/result")
         assert answer.status_code == 202
         await desk.client.change_invocation(submitted.invocation_id, "cancel")
         assert (await desk.end(submitted.invocation_id)).status == "killed"
@@ -110,9 +108,8 @@ async def test_one_that_runs_is_202_until_it_is_cancelled() -> None:
         assert again.invocation_id == submitted.invocation_id
 
 
-async def test_the_list_is_filtered_and_read_page_by_page() -> None:
-    gate = trio.Event()
-    async with open_desk(gate) as desk:
+async def test_the_list_is_filtered_and_read_page_by_page(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         made = [
             (await desk.client.submit("double", {"number": n}, priority=n)).invocation_id
             for n in range(5)
@@ -132,11 +129,13 @@ async def test_the_list_is_filtered_and_read_page_by_page() -> None:
         (task,) = [each.name for each in await desk.client.tasks() if each.queue == "slow"]
         alone = await desk.client.invocations(task=task)
         assert [each.invocation_id for each in alone.invocations] == [waiting.invocation_id]
-        gate.set()
+        counted = await desk.client.invocations(limit=1, counts=True)
+        assert counted.counts == {"success": 5, "running": 1}
+        assert (await desk.client.invocations(parent=waiting.invocation_id)).invocations == []
 
 
-async def test_a_key_is_submitted_once() -> None:
-    async with open_desk(trio.Event()) as desk:
+async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         first = await desk.client.submit("double", {"number": 1}, idempotency_key="k")
         second = await desk.client.submit("double", {"number": 1}, idempotency_key="k")
         assert first.invocation_id == second.invocation_id
@@ -165,28 +164,29 @@ async def test_a_key_is_submitted_once() -> None:
     ],
 )
 async def test_what_cannot_be_done_is_a_problem_document(
-    method: str, path: str, body: object, status: int
+    open_desk: OpenDesk, method: str, path: str, body: object, status: int
 ) -> None:
-    async with open_desk(trio.Event()) as desk:
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        answer = await desk.http.request(method, path, json=body, headers=headers)
+    async with open_desk() as desk:
+        answer = await desk.site.http.request(method, path, json=body, headers=AUTHORIZED)
         assert (answer.status_code, answer.json()["status"]) == (status, status)
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_changing_anything_takes_the_token() -> None:
-    async with open_desk(trio.Event()) as desk:
+async def test_changing_anything_takes_the_token(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
         submitted = await desk.client.submit("double", {"number": 1})
         for path in (
             "/tasks/double",
             f"/invocations/{submitted.invocation_id}/cancel",
             f"/invocations/{submitted.invocation_id}/retry",
         ):
-            assert (await desk.http.post(path, json={})).status_code == 401
+            assert (await desk.site.http.post(path, json={})).status_code == 401
 
 
-async def test_a_tree_without_tasks_has_no_invocations(serve: Any) -> None:
+async def test_a_tree_without_tasks_has_no_invocations(serve: Serve) -> None:
     async with serve() as site:
         assert (await site.get("/tasks")).json() == {"tasks": []}
-        assert (await site.get("/invocations")).json() == {"invocations": [], "next": None}
+        nothing = {"invocations": [], "next": None, "counts": None}
+        assert (await site.get("/invocations")).json() == nothing
+        assert (await site.get("/invocations?counts=1")).json() == {**nothing, "counts": {}}
         assert (await site.get("/invocations/x")).status_code == 404

@@ -43,8 +43,33 @@ export async function get(path, signal) {
   return (await request(path, { signal })).json();
 }
 
-export async function post(path) {
-  return (await request(path, { method: "POST" })).json();
+export async function post(path, body) {
+  const more = body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
+  return (await request(path, { method: "POST", ...more })).json();
+}
+
+// Does what takes the token, which askForToken(why) is asked for as long as it is refused and somebody gives
+// another one. Tells how it goes; returns the answer, or null.
+export async function act(verb, work, { askForToken, tell, setBusy }) {
+  let why = "";
+  while (token || (await askForToken(why))) {
+    tell(`${verb} …`);
+    setBusy(true);
+    try {
+      const answer = await work();
+      tell(`${verb}: done`);
+      return answer;
+    } catch (error) {
+      tell(`${verb}: ${error.message}`);
+      if (error.status !== 401) return null;
+      useToken("");
+      why = "This token was refused.";
+    } finally {
+      setBusy(false);
+    }
+  }
+  tell(`${verb}: not done, as it takes the token`);
+  return null;
 }
 
 // Calls onEvent(kind, data, number) for each event of a stream, until it ends or the signal says so.
@@ -81,7 +106,7 @@ export function pathOf(name) {
 
 // Without a time: until the signal says so.
 export function pause(ms, signal) {
-  return new Promise((resolve) => {
+  return signal?.aborted ? Promise.resolve() : new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", end);

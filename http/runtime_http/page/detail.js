@@ -1,6 +1,6 @@
 // What is to be known of one unit, and what can be done with it.
 
-import { get, hasToken, pathOf, post, useToken } from "./api.js";
+import { act, get, pathOf, post } from "./api.js";
 import { byId, clock, duration, el, list, setClass, setRows, setText, since, until } from "./dom.js";
 import { Logs } from "./logs.js";
 import { look, QUIET } from "./stages.js";
@@ -72,30 +72,16 @@ export class Detail {
       el("button", { type: "button", "data-verb": verb, onclick: () => this.act(verb) }, verb)));
   }
 
-  // Asks for the token as long as it is refused, and somebody gives another one.
-  async act(verb) {
+  act(verb) {
     const { kind, name } = this.unit;
-    const tell = (words) => { if (this.name === name) setText(byId("action-result"), words); };
-    let why = "";
-    while (hasToken() || (await this.askForToken(why))) {
-      tell(`${verb} …`);
-      this.busy = verb;
-      this.update();
-      try {
-        await post(`/${PLURAL[kind]}/${pathOf(name)}/${verb}`);
-        tell(`${verb}: done`);
-        return;
-      } catch (error) {
-        tell(`${verb}: ${error.message}`);
-        if (error.status !== 401) return;
-        useToken("");
-        why = "This token was refused.";
-      } finally {
-        this.busy = null;
+    return act(verb, () => post(`/${PLURAL[kind]}/${pathOf(name)}/${verb}`), {
+      askForToken: this.askForToken,
+      tell: (words) => { if (this.name === name) setText(byId("action-result"), words); },
+      setBusy: (busy) => {
+        this.busy = busy ? verb : null;
         this.update();
-      }
-    }
-    tell(`${verb}: not done, as it takes the token`);
+      },
+    });
   }
 
   get tabs() {

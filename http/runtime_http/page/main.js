@@ -1,6 +1,6 @@
 // Puts the page together.
 
-import { hasToken, useToken } from "./api.js";
+import { get, hasToken, useToken } from "./api.js";
 import { Detail, describeEvent, describeStop } from "./detail.js";
 import { byId, clock, duration, el, list, setClass, setText, until } from "./dom.js";
 import { Graph } from "./graph.js";
@@ -27,8 +27,48 @@ function choose(name) {
   } else {
     detail.open(name);
   }
-  history.replaceState(null, "", `${location.pathname}${name === null ? "" : `#${encodeURIComponent(name)}`}`);
+  if (!byId("main").hidden) history.replaceState(null, "", `${location.pathname}${name === null ? "" : `#${encodeURIComponent(name)}`}`);
   render();
+}
+
+// The address says what is shown: "#NAME" a unit, "#/invocations" their list, "#/invocations/ID" one of them.
+// (No unit's name has a slash.)
+let work = null;
+function go() {
+  const at = /^#\/invocations(?:\/(.+))?$/.exec(location.hash);
+  byId("main").hidden = at !== null;
+  byId("work").hidden = at === null;
+  byId(at === null ? "units-link" : "work-link").setAttribute("aria-current", "page");
+  byId(at === null ? "work-link" : "units-link").removeAttribute("aria-current");
+  if (at !== null) {
+    byId("units-link").hidden = byId("work-link").hidden = false;
+    return openWork(at[1] ? decode(at[1]) : null);
+  }
+  const name = decode(location.hash.slice(1));
+  if (tree.heard !== null && (name === "" || tree.units.has(name))) choose(name || null);
+}
+
+async function openWork(id) {
+  work ??= import("./invocations.js").then(({ Invocations }) => new Invocations(byId("work"), { tree, askForToken }));
+  (await work).open(id);
+}
+
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+// Most trees have no tasks; nothing of them is in the way there.
+async function lookForTasks() {
+  try {
+    const { tasks } = await get("/tasks");
+    byId("units-link").hidden = byId("work-link").hidden = tasks.length === 0 && byId("work").hidden;
+  } catch {
+    // the link says so already
+  }
 }
 
 let due = false;
@@ -46,6 +86,7 @@ function render() {
   if (chosen !== null && !tree.units.has(chosen)) return choose(null);
   showState();
   showCounts();
+  if (byId("main").hidden) return;
   showTrouble();
   showEvents();
   graph.update(tree.units, chosen, (unit) => table.matches(unit));
@@ -73,11 +114,16 @@ const counts = new Map(LOOKS.map((each) => {
   const words = el("span");
   const button = el("button", {
     type: "button", class: `chip stage-${each}`, "data-look": each, "aria-pressed": "false", hidden: true,
-    onclick: () => { table.stage = table.stage === each ? null : each; schedule(); },
+    onclick: () => { table.stage = table.stage === each ? null : each; showUnits(); },
   }, el("span", { "aria-hidden": "true" }, MARKS[each]), " ", words);
   byId("counts").append(button);
   return [each, { button, words }];
 }));
+
+function showUnits() {
+  if (byId("main").hidden) location.hash = "";
+  schedule();
+}
 
 function showCounts() {
   const found = {};
@@ -159,7 +205,8 @@ function onLink(problem, waitMs) {
   lost = up ? null : { again: waitMs === null ? null : Date.now() + waitMs };
   setText(byId("link"), up ? "live" : refused ? "takes the token" : stopped ? "stopped" : "not connected");
   setClass(byId("link"), `link ${up ? "up" : "down"}`);
-  byId("main").classList.toggle("stale", !up);
+  for (const each of document.querySelectorAll("main")) each.classList.toggle("stale", !up);
+  if (up) lookForTasks();
   byId("notice").hidden = up;
   if (!up) {
     setText(byId("notice-title"), refused ? "Reading takes the token here, too." : stopped ? "The tree has stopped."
@@ -234,6 +281,8 @@ document.addEventListener("keydown", (event) => {
   if (byId("token-dialog").open || event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.target.matches("input, select, textarea")) {
     if (event.key === "Escape" && event.target.matches("input")) leaveField(event);
+  } else if (!byId("work").hidden) {
+    if (event.key === "Escape" && location.hash !== "#/invocations") location.hash = "#/invocations";
   } else if (event.key === "/") {
     byId("filter").focus();
     byId("filter").select();
@@ -256,8 +305,14 @@ if (theme) document.documentElement.dataset.theme = theme;
 showToken();
 tree.addEventListener("change", schedule);
 setInterval(() => { showRetry(); schedule(); }, 1000); // times go on without events
-const wanted = decodeURIComponent(location.hash.slice(1));
-if (wanted) tree.addEventListener("change", () => choose(wanted), { once: true });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  if (byId("work").hidden) table.focus(table.visible()[0]);
+  else byId("work-title")?.focus();
+});
+window.addEventListener("hashchange", go);
+if (location.hash.startsWith("#/")) go();
+else if (location.hash) tree.addEventListener("change", go, { once: true });
 tree.run(onLink);
 tree.watchStats(2000);
 tree.watchStops(1000);

@@ -1,4 +1,4 @@
-// The table of units: a row for each, changed in place, moved through with the arrow keys.
+// Tables whose rows are changed in place and moved through with the arrow keys; and that of units, a row for each.
 
 import { duration, el, setClass, setText, since } from "./dom.js";
 import { badness, inTrouble, look } from "./stages.js";
@@ -14,23 +14,77 @@ const KEYS = {
   memory: (unit, used) => -(used?.family_memory_mb ?? -1),
 };
 
-export class Table {
-  constructor(table, onChoose) {
-    this.body = table.tBodies[0];
-    this.heads = [...table.querySelectorAll("th[data-sort]")];
-    this.onChoose = onChoose;
+// The rows of a table, each with a button that opens what its data-name says.
+export class Rows {
+  constructor(body, onChoose) {
+    this.body = body;
     this.rows = new Map();
+    body.addEventListener("keydown", (event) => this.onKey(event));
+    body.addEventListener("click", (event) => {
+      const row = event.target.closest("tr");
+      if (row) onChoose(row.dataset.name);
+    });
+    body.addEventListener("focusin", (event) => this.rove(event.target.closest("tr")));
+  }
+
+  visible() {
+    return [...this.body.rows].filter((each) => !each.hidden);
+  }
+
+  // One row at a time is reached with the tabulator key.
+  rove(row) {
+    if (!row) return;
+    for (const each of this.body.querySelectorAll("button[tabindex='0']")) each.tabIndex = -1;
+    row.querySelector("button").tabIndex = 0;
+  }
+
+  roveSomewhere() {
+    if (!this.body.querySelector("tr:not([hidden]) button[tabindex='0']")) this.rove(this.visible()[0]);
+  }
+
+  focus(row) {
+    row?.querySelector("button").focus();
+  }
+
+  // Rows are moved only where they stand wrong: a row with the focus keeps it.
+  order(rows) {
+    const focused = document.activeElement;
+    let moved = false;
+    let at = this.body.firstElementChild;
+    for (const row of rows) {
+      if (row === at) {
+        at = at.nextElementSibling;
+      } else {
+        this.body.insertBefore(row, at);
+        moved = true;
+      }
+    }
+    if (moved && this.body.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
+  }
+
+  onKey(event) {
+    const row = event.target.closest("tr");
+    if (!row || event.ctrlKey || event.altKey || event.metaKey) return;
+    const visible = this.visible();
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
+    const at = visible.indexOf(row);
+    if (step) this.focus(visible[Math.min(visible.length - 1, Math.max(0, at + step))]);
+    else if (event.key === "Home") this.focus(visible[0]);
+    else if (event.key === "End") this.focus(visible.at(-1));
+    else return;
+    event.preventDefault();
+  }
+}
+
+export class Table extends Rows {
+  constructor(table, onChoose) {
+    super(table.tBodies[0], onChoose);
+    this.heads = [...table.querySelectorAll("th[data-sort]")];
     this.words = "";
     this.show = "all";
     this.stage = null;
     this.sort = "state";
     this.turned = false;
-    this.body.addEventListener("keydown", (event) => this.onKey(event));
-    this.body.addEventListener("click", (event) => {
-      const row = event.target.closest("tr");
-      if (row) this.onChoose(row.dataset.name);
-    });
-    this.body.addEventListener("focusin", (event) => this.rove(event.target.closest("tr")));
     for (const head of this.heads) {
       head.firstElementChild.addEventListener("click", () => this.sortBy(head.dataset.sort));
     }
@@ -63,8 +117,8 @@ export class Table {
       this.fill(cells, unit, stats[unit.name], unit.name === chosen);
       if (!cells.row.hidden) shown += 1;
     }
-    this.order(units, stats);
-    if (!this.body.querySelector("tr:not([hidden]) button[tabindex='0']")) this.rove(this.visible()[0]);
+    this.sortRows(units, stats);
+    this.roveSomewhere();
     return shown;
   }
 
@@ -90,24 +144,12 @@ export class Table {
     return this.words.toLowerCase().split(/\s+/).every((word) => text.includes(word));
   }
 
-  // Rows are moved only where they stand wrong: a row with the focus keeps it.
-  order(units, stats) {
+  sortRows(units, stats) {
     const key = KEYS[this.sort];
     const all = [...units.values()].map((unit) => [key(unit, stats[unit.name]), this.rows.get(unit.name).row]);
     all.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
     if (this.turned) all.reverse();
-    const focused = document.activeElement;
-    let moved = false;
-    let at = this.body.firstElementChild;
-    for (const [, row] of all) {
-      if (row === at) {
-        at = at.nextElementSibling;
-      } else {
-        this.body.insertBefore(row, at);
-        moved = true;
-      }
-    }
-    if (moved && this.body.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
+    this.order(all.map(([, row]) => row));
   }
 
   make(name) {
@@ -122,33 +164,5 @@ export class Table {
     const cells = { row, button, state, up, restarts, cpu, memory, reason };
     this.rows.set(name, cells);
     return cells;
-  }
-
-  visible() {
-    return [...this.body.rows].filter((each) => !each.hidden);
-  }
-
-  // One row at a time is reached with the tabulator key.
-  rove(row) {
-    if (!row) return;
-    for (const each of this.body.querySelectorAll("button[tabindex='0']")) each.tabIndex = -1;
-    row.querySelector("button").tabIndex = 0;
-  }
-
-  focus(row) {
-    row?.querySelector("button").focus();
-  }
-
-  onKey(event) {
-    const row = event.target.closest("tr");
-    if (!row || event.ctrlKey || event.altKey || event.metaKey) return;
-    const visible = this.visible();
-    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
-    const at = visible.indexOf(row);
-    if (step) this.focus(visible[Math.min(visible.length - 1, Math.max(0, at + step))]);
-    else if (event.key === "Home") this.focus(visible[0]);
-    else if (event.key === "End") this.focus(visible.at(-1));
-    else return;
-    event.preventDefault();
   }
 }

@@ -77,17 +77,21 @@ def make_invocations(application: Application) -> Blueprint:
     async def list_invocations(query_args: InvocationQuery) -> InvocationList:
         """List the invocations, the newest first."""
         if not application.has_tasks:
-            return InvocationList(invocations=[], next=None)
+            return InvocationList(
+                invocations=[], next=None, counts={} if query_args.counts else None
+            )
         which = InvocationFilter(
             statuses=None if query_args.status is None else {query_args.status},
             task=query_args.task,
             workflow_id=query_args.workflow,
+            parent_id=query_args.parent,
         )
-        page = await application.state_backend.list_invocations(
-            which, limit=query_args.limit, after=query_args.after
-        )
+        store = application.state_backend
+        page = await store.list_invocations(which, limit=query_args.limit, after=query_args.after)
         return InvocationList(
-            invocations=[view_invocation(each) for each in page.invocations], next=page.next
+            invocations=[view_invocation(each) for each in page.invocations],
+            next=page.next,
+            counts=await store.count_by_status() if query_args.counts else None,
         )
 
     @blueprint.get("/<invocation_id>")
