@@ -113,6 +113,7 @@ class WorkerPool:
             path=path,
             events=events,
             keep=True,
+            mask=host.secrets.mask,
         )
 
     def _unit(self, name: str) -> Unit:
@@ -200,7 +201,10 @@ class WorkerPool:
 
         async def get_ready() -> None:
             nonlocal is_ready
-            await worker.call(self._hello())
+            try:
+                await worker.call(self._hello())
+            except WorkerDiedError:  # its exit is seen below
+                return
             is_ready = True
             self.ready += 1
             unit.started()
