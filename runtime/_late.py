@@ -40,6 +40,12 @@ def parse_env_file(text: str) -> Iterator[tuple[str | None, str | None, int]]:
             yield key, binding.value, binding.original.line
 
 
+def parse_json(text: str) -> object:
+    """Return what JSON says; raise `ValueError` for what is none."""
+    value: object = importlib.import_module("json").loads(text)
+    return value
+
+
 def psutil() -> ModuleType:
     """Return psutil, for statistics."""
     return importlib.import_module("psutil")

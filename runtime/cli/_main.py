@@ -377,6 +377,146 @@ def why(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
     _ask("why", options)
 
 
+# --- the store of tasks ---------------------------------------------------------------------------
+
+
+@cli.group(no_args_is_help=True, short_help="Look at the calls of tasks, and change them.")
+def tasks() -> None:
+    """Look into the store of calls that a manifest names, and change what is in it.
+
+    The tree may run meanwhile, or not. A store that is `memory://` is seen by the running tree
+    alone, which is asked over HTTP.
+
+    The exit status is 0, 1 when a call is not in the status for that (or has failed, with --wait),
+    2 for wrong usage or a wrong manifest, 3 when there is no store to be opened, 4 for an unknown
+    invocation or task, and 130 after Ctrl-C.
+
+    \b
+    Examples:
+      python -m runtime tasks list --status failed
+      python -m runtime tasks history 019ac3c2-...
+      python -m runtime tasks submit resize --arguments '{"width": 7}' --wait
+    """  # noqa: D301 - click reads the backspace
+
+
+def _in_store(command: _Command) -> _Command:
+    """Give *command* the options that say which store is meant."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        command
+    )
+    return click.option(
+        "-f",
+        "--file",
+        metavar="MANIFEST",
+        type=_PATH,
+        default=Path("manifest.yaml"),
+        help="The manifest that names the store; default: manifest.yaml here.",
+    )(command)
+
+
+def _json_object(
+    ctx: click.Context,  # noqa: ARG001 - click's
+    param: click.Parameter,  # noqa: ARG001 - click's
+    value: str,
+) -> dict[str, Any]:
+    """Return the JSON object in *value*."""
+    try:
+        found = _late.parse_json(value)
+    except ValueError as error:
+        raise click.BadParameter(f"this is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise click.BadParameter('this is no JSON object, such as {"width": 7}')
+    return found
+
+
+def _ask_store(name: str, file: Path, options: dict[str, Any]) -> NoReturn:
+    """Leave with what the command *name* of `tasks` makes of *options*."""
+    try:
+        sys.exit(_late.command("tasks").ask(name, file, options))
+    except KeyboardInterrupt:  # while that is loaded; click would say 1
+        sys.exit(128 + signal.SIGINT)
+
+
+@tasks.command("list", short_help="List calls, the newest first.")
+@click.option(
+    "--status",
+    multiple=True,
+    metavar="STATUS",
+    help="Those of this status; may be given several times.",
+)
+@click.option("--task", metavar="NAME", help="Those of this task, as `module.function`.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="How many at most.",
+)
+@_in_store
+def tasks_list(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """List the newest calls: id, status, when it came to that, and the task."""
+    _ask_store("list", file, options)
+
+
+def _add_task_verb(verb: str, what: str) -> None:
+    @tasks.command(verb, no_args_is_help=True, short_help=f"{what}.", help=f"{what}.")
+    @click.argument("invocation_id", metavar="ID")
+    @_in_store
+    def act(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+        _ask_store(verb, file, options)
+
+
+for _verb, _what in (
+    ("show", "Tell how a call stands, with its result or its error"),
+    ("history", "Tell all that has happened to a call, the oldest first"),
+    ("cancel", "Cancel a call: at once if it waits, by its runner if it runs"),
+    ("retry", "Try again: a cancelled call goes on, a failed one is made anew"),
+):
+    _add_task_verb(_verb, _what)
+
+
+@tasks.command("purge", short_help="Forget calls that are over.")
+@click.option(
+    "--over-for",
+    "over_for_sec",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 10**9),
+    required=True,
+    help="Those that have been over for that long; 0: all that are over.",
+)
+@_in_store
+def tasks_purge(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Forget calls that are over, with their histories and results; others are never touched."""
+    _ask_store("purge", file, options)
+
+
+@tasks.command("check", short_help="Say whether the file of the store is right.")
+@_in_store
+def tasks_check(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Look through the whole file, and tell what is wrong in it; it may be in use meanwhile."""
+    _ask_store("check", file, options)
+
+
+@tasks.command("submit", no_args_is_help=True, short_help="Call a task.")
+@click.argument("name")
+@click.option(
+    "--arguments",
+    metavar="JSON",
+    default="{}",
+    callback=_json_object,
+    help="What it is called with, by name; default: nothing.",
+)
+@click.option("--wait", is_flag=True, help="Return once it is over, and print its result.")
+@_in_store
+def tasks_submit(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Call the task NAME, `module.function` or the function's name; a runner of a tree runs it.
+
+    Ctrl-C ends the wait, and not the call.
+    """
+    _ask_store("submit", file, options)
+
+
 @cli.command(no_args_is_help=True, short_help="Print what makes a shell complete commands.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

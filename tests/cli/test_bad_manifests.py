@@ -25,6 +25,14 @@ CPUS = os.cpu_count() or 1
 HEALTHY = "- {name: healthy, path: touch, args: [started]}\n"
 GOOD = f"processes:\n{HEALTHY}"
 
+TASKS = """
+from runtime import Application
+
+@Application().task
+async def half(n: int) -> int:
+    return n // 2
+"""
+
 Content: TypeAlias = "str | bytes | Callable[[Path], object]"
 
 
@@ -58,6 +66,18 @@ def group(fields: str, line: str) -> Bad:
 def top(rest: str, *lines: str, **others: str) -> Bad:
     """Return a manifest with *rest* from its third line on."""
     return Bad(f"{GOOD}{rest}\n", tuple(f"3: {line}" for line in lines), others=others)
+
+
+def tasks(fields: str, line: str, rest: str = "") -> Bad:
+    """Return a manifest with *fields* of `tasks` on its third line, and a job on its fourth."""
+    text = f"{GOOD}tasks: {{{fields}}}\n{rest}"
+    return Bad(text, (line,), others={"bad_tasks.py": TASKS, "bad_tasks_raise.py": "1 / 0"})
+
+
+def job(fields: str, *lines: str) -> Bad:
+    """Return a manifest with *fields* of a job on its fourth line."""
+    text = f"{GOOD}tasks: {{modules: [bad_tasks]}}\njobs: [{{name: j, {fields}}}]\n"
+    return Bad(text, lines, others={"bad_tasks.py": TASKS})
 
 
 def raw(content: Content, *lines: str, name: str = "m.yaml") -> Bad:
@@ -187,6 +207,31 @@ READINESS = [
 ]
 
 BAD: dict[str, Bad] = {
+    # Tasks and jobs.
+    "store of no scheme": tasks("state_backend: here.db", "3: tasks.state_backend: …"),
+    "store of a strange scheme": tasks("state_backend: 'what://x'", "3: tasks.state_backend: …"),
+    "module of tasks that is not there": tasks(
+        "modules: [bad_tasks_none]",
+        "3: tasks.modules.0: module 'bad_tasks_none' cannot be imported: …",
+    ),
+    "module of tasks that raises": tasks(
+        "modules: [bad_tasks_raise]",
+        "3: tasks.modules.0: module 'bad_tasks_raise' cannot be imported: ZeroDivisionError: …",
+    ),
+    "module without a task": tasks(
+        "modules: [json]", "3: tasks.modules.0: module 'json' has no task; make one with @app.task"
+    ),
+    "short lease": tasks(
+        "heartbeat_sec: 5, lease_sec: 5",
+        "3: tasks.lease_sec: must be longer than heartbeat_sec (5)",
+    ),
+    "job without tasks": top(
+        "jobs: [{name: j, task: half}]",
+        "jobs.j.task: there are no tasks; name their modules in tasks",
+    ),
+    "job of an unknown task": job("task: third", "4: jobs.j.task: …"),
+    "job with a missing argument": job("task: half", "4: jobs.j.arguments: …"),
+    "job with a wrong argument": job("task: half, arguments: {n: x}", "4: jobs.j.arguments: …"),
     # The file itself.
     "missing": raw(lambda path: None, "1: No such file or directory"),
     "folder": raw(Path.mkdir, "1: is a folder; name the file in it"),

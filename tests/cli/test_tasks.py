@@ -1,0 +1,231 @@
+"""`tasks` looks into the store of a manifest, and changes it, while the tree runs or not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+import trio
+from click.testing import CliRunner, Result
+
+from runtime.application import Application
+from runtime.cli._main import cli
+from runtime.manifest import load_manifest
+from runtime.supervision.graph import Stage
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tasks"
+UNKNOWN = "019ac3c2-0000-7000-8000-000000000000"
+Tasks = Callable[..., Result]
+
+CODE = """
+from runtime.application import Application
+
+app = Application()
+
+@app.task
+async def half(n: int) -> int:
+    if n % 2:
+        raise ValueError(f"{n} is odd")
+    return n // 2
+"""
+
+MANIFEST = """
+tasks: {state_backend: "STORE", modules: [MODULE]}
+jobs: [{name: first, task: half, arguments: {n: 8}}]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Return a manifest whose module nobody else has."""
+    module = f"halves_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{module}.py").write_text(CODE)
+    text = MANIFEST.replace("MODULE", module).replace("STORE", "sqlite:///calls.db")
+    (tmp_path / "manifest.yaml").write_text(text)
+    return tmp_path / "manifest.yaml"
+
+
+@pytest.fixture
+def tasks(path: Path) -> Tasks:
+    """Return what runs a command of `tasks` on that manifest."""
+
+    def call(command: str, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["tasks", command, "-f", str(path), *arguments])
+
+    return call
+
+
+def run(path: Path, until: Callable[[Application], Any]) -> None:
+    """Run the tree of the manifest until *until* has returned."""
+
+    async def main() -> None:
+        with trio.fail_after(30):
+            async with Application(load_manifest(path), keep=True) as app:
+                await until(app)
+
+    trio.run(main)
+
+
+async def all_over(app: Application) -> None:
+    for stored in (await app.state_backend.list_invocations()).invocations:
+        await app.state_backend.wait_over(stored.invocation_id)
+
+
+def listed(tasks: Tasks, *arguments: str) -> list[dict[str, Any]]:
+    answer = tasks("list", "--json", *arguments)
+    assert answer.exit_code == 0, answer.output
+    found: list[dict[str, Any]] = json.loads(answer.stdout)
+    return found
+
+
+def submit(tasks: Tasks, n: int) -> str:
+    answer = tasks("submit", "half", "--arguments", json.dumps({"n": n}), "--json")
+    assert answer.exit_code == 0, answer.output
+    invocation_id: str = json.loads(answer.stdout)["invocation_id"]
+    return invocation_id
+
+
+def test_what_is_submitted_without_a_tree_is_run_by_the_next(path: Path, tasks: Tasks) -> None:
+    good, bad = submit(tasks, 6), submit(tasks, 7)
+    assert {each["status"] for each in listed(tasks)} == {"registered"}
+    run(path, all_over)
+    shown = json.loads(tasks("show", good, "--json").stdout)
+    assert (shown["status"], shown["result"], shown["error"]) == ("success", 3, None)
+    shown = tasks("show", bad).stdout
+    assert "ValueError: 7 is odd" in shown
+    assert [each["invocation_id"] for each in listed(tasks, "--status", "failed")] == [bad]
+    assert len(listed(tasks, "--limit", "1")) == 1
+    assert listed(tasks, "--task", "other.half") == []
+    assert good in tasks("list").stdout
+    lines = json.loads(tasks("history", good, "--json").stdout)
+    assert [line["status"] for line in lines] == ["registered", "pending", "running", "success"]
+    assert "running  by " in tasks("history", good).stdout
+
+
+def test_a_job_is_a_call(path: Path, tasks: Tasks) -> None:
+    run(path, all_over)
+    (job,) = listed(tasks)
+    assert (job["status"], job["arguments"]) == ("success", {"n": 8})
+
+
+def test_cancel_and_retry_are_refused_where_the_status_does_not_allow_it(tasks: Tasks) -> None:
+    call = submit(tasks, 2)
+    assert tasks("cancel", call).stdout == f"{call}: killed\n"
+    again = tasks("cancel", call)
+    assert again.exit_code == 1
+    assert "killed" in again.stderr
+    assert json.loads(tasks("retry", call, "--json").stdout)["status"] == "rerouted"
+    assert tasks("retry", call).exit_code == 1
+
+
+def test_purge_forgets_what_is_over_and_nothing_else(tasks: Tasks) -> None:
+    over, waiting = submit(tasks, 2), submit(tasks, 4)
+    tasks("cancel", over)
+    assert tasks("purge", "--over-for", "3600").stdout == "purged: 0\n"
+    assert json.loads(tasks("purge", "--over-for", "0", "--json").stdout) == {"purged": 1}
+    assert [each["invocation_id"] for each in listed(tasks)] == [waiting]
+    assert tasks("purge").exit_code == 2
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize(("n", "status"), [(6, 0), (7, 1)], ids=["success", "failed"])
+def test_a_wait_ends_with_the_call(
+    path: Path, tasks: Tasks, as_json: list[str], n: int, status: int
+) -> None:
+    answers: list[Result] = []
+    arguments = ("submit", "half", "--wait", "--arguments", json.dumps({"n": n}), *as_json)
+
+    async def wait(_: Application) -> None:
+        answers.append(await trio.to_thread.run_sync(lambda: tasks(*arguments)))
+
+    run(path, wait)
+    (answer,) = answers
+    assert answer.exit_code == status, answer.output
+    if as_json:
+        told = json.loads(answer.stdout)
+        assert told["result"] == (3 if status == 0 else None)
+    elif status == 0:
+        assert answer.stdout == "3\n"
+    else:
+        assert answer.stderr.endswith("failed: ValueError: 7 is odd\n")
+
+
+def test_check_looks_through_the_file(path: Path, tasks: Tasks) -> None:
+    submit(tasks, 2)
+    assert tasks("check").stdout == f"{path.parent / 'calls.db'}: all is well\n"
+    assert json.loads(tasks("check", "--json").stdout) == []
+    db = apsw.Connection(str(path.parent / "calls.db"))
+    db.execute("UPDATE invocation SET runner_id = 'nobody'")
+    db.close()
+    answer = tasks("check")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith(f"{path.parent / 'calls.db'}: ")
+
+
+@pytest.mark.parametrize("command", ["show", "history", "cancel", "retry"])
+def test_an_unknown_call_is_said(tasks: Tasks, command: str) -> None:
+    submit(tasks, 2)
+    answer = tasks(command, UNKNOWN)
+    assert answer.exit_code == 4
+    assert UNKNOWN in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        pytest.param(("submit", "third"), 4, "third", id="unknown task"),
+        pytest.param(("submit", "half"), 2, "n", id="missing argument"),
+        pytest.param(("submit", "half", "--arguments", "{"), 2, "no JSON", id="no JSON"),
+        pytest.param(("submit", "half", "--arguments", "7"), 2, "no JSON object", id="no object"),
+        pytest.param(("list", "--status", "faild"), 2, "did you mean 'failed'", id="status"),
+        pytest.param(("list",), 3, "nothing was submitted", id="no file"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    path: Path, tasks: Tasks, arguments: tuple[str, ...], status: int, words: str
+) -> None:
+    answer = tasks(*arguments)
+    assert answer.exit_code == status, answer.output
+    assert words in answer.stderr
+    assert arguments[0] == "submit" or not (path.parent / "calls.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        pytest.param("tasks: {}", 3, "ask it over HTTP", id="memory"),
+        pytest.param("processes: [{name: a, path: sh}]", 3, "there are no tasks", id="no tasks"),
+        pytest.param("processes: 7", 2, "processes", id="wrong"),
+    ],
+)
+def test_a_manifest_without_a_store_to_open_is_said(
+    path: Path, tasks: Tasks, text: str, status: int, words: str
+) -> None:
+    path.write_text(text)
+    answer = tasks("list")
+    assert answer.exit_code == status, answer.output
+    assert words in answer.stderr
+
+
+def test_the_example_does_its_job_before_its_process_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("*.db*", "names.txt", "__py*"))
+    answers: list[Result] = []
+
+    def price() -> Result:
+        options = ["-f", str(folder / "manifest.yaml"), "--wait"]
+        call = ["tasks", "submit", "price", "--arguments", '{"name": "apple"}', *options]
+        return CliRunner().invoke(cli, call)
+
+    async def ask(app: Application) -> None:
+        assert app.supervisor.status("prepare").stage is Stage.COMPLETED
+        assert app.supervisor.status("open").stage is Stage.READY
+        answers.append(await trio.to_thread.run_sync(price))
+
+    run(folder / "manifest.yaml", ask)
+    assert answers[0].stdout == "7.5\n", answers[0].output
