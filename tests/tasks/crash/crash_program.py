@@ -67,6 +67,15 @@ async def wait_for_another(number: int, pause_sec: float) -> int:
     return await other.result()
 
 
+if "CRASH_WORKERS" in os.environ:  # each takes a second of the machine to begin
+
+    @app.task(cpu_bound=True)
+    def work_in_worker(number: int, pause_sec: float, told_as: str) -> int:
+        _tell(told_as, 0)  # which attempt it is only its runner knows
+        time.sleep(pause_sec)
+        return number * number
+
+
 class _DyingFile(apsw.VFSFile):
     def __init__(self, parent: str, name: Any, flags: list[int], fate: _Fate) -> None:
         super().__init__(parent, name, flags)
