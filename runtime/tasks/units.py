@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import ModuleType
@@ -33,7 +33,7 @@ _ALWAYS = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True)
 def task_units(
     home: TaskHome,
     runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
-    recovery: RecoverySettings = RecoverySettings(),  # noqa: B008 - immutable
+    recovery: RecoverySettings | None = None,
     *,
     host: Host | None = None,
     events: Journal[UnitEvent] | None = None,
@@ -48,8 +48,16 @@ def task_units(
     place = Host() if host is None else host
     units = [_runner_unit(home, settings, place, events) for settings in wanted]
     if units:
-        units.append(_recovery_unit(home, recovery))
+        units.append(_recovery_unit(home, _recovery_for(wanted) if recovery is None else recovery))
     return units
+
+
+def _recovery_for(runners: Sequence[RunnerSettings]) -> RecoverySettings:
+    """Return how to recover where nothing is said of it: as the runners say."""
+    return RecoverySettings(
+        sweep_sec=min(each.heartbeat_sec for each in runners),
+        quarantine_after=max(each.quarantine_after for each in runners),
+    )
 
 
 def _settings(runner: RunnerSettings | Mapping[str, Any]) -> RunnerSettings:
