@@ -92,6 +92,14 @@ ROWS = [
     ("DELETE", "/processes/db", None, 405, {"status": 405}),
     ("GET", "/services/register", None, 404, {}),
     ("GET", "/events?after=x", None, 422, {}),
+    ("GET", "/tasks", None, 200, {"tasks": []}),
+    ("POST", "/tasks/none", {}, 404, {"name": "none"}),
+    ("GET", "/invocations", None, 200, {"invocations": [], "next": None}),
+    ("GET", "/invocations/none", None, 404, {"invocation_id": "none"}),
+    ("GET", "/invocations/none/history", None, 404, {"invocation_id": "none"}),
+    ("GET", "/invocations/none/result", None, 404, {"invocation_id": "none"}),
+    ("POST", "/invocations/none/cancel", None, 404, {"invocation_id": "none"}),
+    ("POST", "/invocations/none/retry", None, 404, {"invocation_id": "none"}),
 ]
 
 
@@ -103,6 +111,8 @@ CHANGES = [
         for verb in ("start", "stop", "restart", "configure", "configure_and_start")
     ),
     *(("POST", f"/processes/db/{verb}") for verb in ("start", "stop", "restart")),
+    ("POST", "/tasks/none"),
+    *(("POST", f"/invocations/none/{verb}") for verb in ("cancel", "retry")),
 ]
 READS = [
     "/",
@@ -117,6 +127,8 @@ READS = [
     "/tree",
     "/tree/db",
     "/why/db",
+    "/tasks",
+    "/invocations",
     "/healthz",
     "/readyz",
     "/metrics",
@@ -293,4 +305,9 @@ async def test_the_description_names_every_route(serve: Serve) -> None:
         ("GET", "/processes/{name}/logs"),
         ("GET", "/events"),
         ("GET", "/tree"),
+        ("GET", "/tasks"),
+        ("POST", "/tasks/{name}"),
+        ("GET", "/invocations"),
+        *(("GET", f"/invocations/{{invocation_id}}{part}") for part in ("", "/history", "/result")),
+        *(("POST", f"/invocations/{{invocation_id}}/{verb}") for verb in ("cancel", "retry")),
     }
