@@ -124,3 +124,5 @@ def bench(session: nox.Session) -> None:
         interrupt_timeout=30,
         terminate_timeout=30,
     )
+    if not session.posargs:
+        session.run("python", "-m", "bench.queues", interrupt_timeout=30, terminate_timeout=30)

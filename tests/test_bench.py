@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import bench.queues.__main__ as queues
 from bench import table
 from bench.children import BenchError, Reports, Workshop
 from bench.limits import answers
@@ -182,3 +183,24 @@ def test_answers_are_measured_side_by_side() -> None:
     for pair in pairs:
         assert len(pair.ours) == len(pair.limit) == 1, pair
         assert min(*pair.ours, *pair.limit) > 0, pair
+
+
+@pytest.mark.slow
+async def test_our_queue_and_the_bare_file_are_measured() -> None:
+    with trio.fail_after(110):
+        done = await trio.run_process(
+            [sys.executable, "-m", "bench.queues", "--ours", "--runs", "1", "--number", "20"],
+            cwd=ROOT,
+            capture_stdout=True,
+        )
+    markdown = done.stdout.decode()
+    for kept in ("memory, ten callers", "SQLite, one caller", "SQLite, ten callers"):
+        *figures, _ = cells(markdown, f"ours, {kept}")
+        assert all(re.fullmatch(r"[\d,]+(\.\d+)?", figure) for figure in figures), figures
+    assert cells(markdown, "bare SQLite, 10 waiting")[0] != NONE
+
+
+def test_a_queue_without_a_figure_has_a_dash() -> None:
+    name = queues.CONTENDERS[0].name
+    markdown = queues.render({name: [None, {"submit": 1234.5, "p50_ms": 0.25}]})
+    assert cells(markdown, name) == ["1,234", NONE, "0.25", "none"]

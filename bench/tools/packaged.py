@@ -13,6 +13,31 @@ from bench.tools.base import NONE, Cannot, Child, Tool
 from bench.tools.manifest import write_manifest
 
 
+class Environment:
+    """A virtual environment in *home* with what *requirement* says, made when first asked for."""
+
+    def __init__(self, home: Path, requirement: str) -> None:
+        self.home, self._requirement = home, requirement
+
+    def is_there(self) -> bool:
+        """Return whether it can be used, or could be made."""
+        complete = self.home / "complete"
+        if not complete.exists() and not self._install():
+            shutil.rmtree(self.home, ignore_errors=True)
+            return False
+        complete.touch()
+        return True
+
+    def _install(self) -> bool:
+        print(f"making an environment for {self._requirement}", file=sys.stderr)
+        pip = [str(self.home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        made: Sequence[Sequence[str]] = (
+            [sys.executable, "-m", "venv", "--clear", str(self.home)],
+            [*pip, "install", "--quiet", self._requirement],
+        )
+        return all(subprocess.run(command, check=False).returncode == 0 for command in made)
+
+
 class Packaged(Tool):
     """What is common to them: the environment in *peers*, made when it is first asked for."""
 
@@ -23,22 +48,8 @@ class Packaged(Tool):
         self._home = peers / f"{self.name}-{self.pinned}"
 
     def version(self) -> str | None:
-        complete = self._home / "complete"
-        if not complete.exists() and not self._install():
-            shutil.rmtree(self._home, ignore_errors=True)
-            return None
-        complete.touch()
-        return self.pinned
-
-    def _install(self) -> bool:
-        requirement = f"{self.name}=={self.pinned}"
-        print(f"making an environment for {requirement}", file=sys.stderr)
-        pip = [str(self._home / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
-        made: Sequence[Sequence[str]] = (
-            [sys.executable, "-m", "venv", "--clear", str(self._home)],
-            [*pip, "install", "--quiet", requirement],
-        )
-        return all(subprocess.run(command, check=False).returncode == 0 for command in made)
+        environment = Environment(self._home, f"{self.name}=={self.pinned}")
+        return self.pinned if environment.is_there() else None
 
     def command(self, folder: Path) -> list[str]:
         return [str(self._home / "bin" / self.program), *self.arguments(folder)]
