@@ -1,6 +1,9 @@
 # mypy: ignore-errors
 # pyright: basic, reportMissingImports=false
-"""Measure pynenc: ``main(NUMBER)``, with the file as the first argument of the program; "memory" for FILE keeps nothing."""
+"""Measure pynenc: ``main(NUMBER)``, with the file as the first argument of the program.
+
+"memory" for the file keeps nothing.
+"""
 
 import json
 import os
