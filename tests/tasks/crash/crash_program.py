@@ -140,6 +140,7 @@ def main() -> None:
                 trio.run(run)
             finally:
                 os._exit(70)
+    os.killpg(0, signal.SIGKILL)  # who has started this is gone: nothing may outlive that
 
 
 if __name__ == "__main__":
