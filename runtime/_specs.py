@@ -182,7 +182,7 @@ class NamedEntry(BaseModel):
     )
 
     section: ClassVar[Location]  #: where the entries of its kind stand in a manifest
-    kind: ClassVar[str]  #: what it is called in problems
+    noun: ClassVar[str]  #: what one of its kind is called
 
     name: UnitName = Field(
         description="The name of its unit; no other unit has it.", examples=["cache"]
@@ -193,6 +193,11 @@ class NamedEntry(BaseModel):
 
     _place: int | None = PrivateAttr(default=None)
     _resolved: tuple[Requirement, ...] | None = PrivateAttr(default=None)
+
+    @property
+    def kind(self) -> str:
+        """What it is called in problems."""
+        return self.noun
 
     @property
     def replica_of(self) -> str | None:

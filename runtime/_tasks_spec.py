@@ -28,7 +28,7 @@ class RunnerEntry(NamedEntry):
     """One runner: what takes calls of tasks from the store, and runs them."""
 
     section: ClassVar[Location] = ("tasks", "runners")
-    kind: ClassVar[str] = "runner"
+    noun: ClassVar[str] = "runner"
 
     concurrency: CountAboveZero = Field(
         default=10, description="How many calls it runs at once.", examples=[10]
@@ -59,7 +59,7 @@ class JobEntry(NamedEntry):
     """One call of a task, made each time that the manifest is run; a unit that others may need."""
 
     section: ClassVar[Location] = ("jobs",)
-    kind: ClassVar[str] = "job"
+    noun: ClassVar[str] = "job"
 
     task: str = Field(
         min_length=1,

@@ -61,9 +61,9 @@ async def main(url: str, number: int, callers: int) -> None:
             await app.state_backend.wait_over(each)
         found["drain"] = number / (time.perf_counter() - began)
         trips = []
-        for each in range(min(number, 200)):
+        for trip in range(min(number, 200)):
             began = time.perf_counter()
-            await (await nothing.submit(each)).result()
+            await (await nothing.submit(trip)).result()
             trips.append(time.perf_counter() - began)
         found["p50_ms"] = 1000 * statistics.median(trips)
     print(json.dumps(found))

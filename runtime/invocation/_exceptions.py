@@ -41,7 +41,8 @@ class InvocationStatusTransitionError(InvocationStatusError, IllegalTransitionEr
         IllegalTransitionError.__init__(
             self, "invocation", from_status, to_status, self.allowed_statuses
         )
-        self.args = (from_status, to_status, self.allowed_statuses)
+        # The base has had other arguments; these are what makes it again from a pickle.
+        super().__setattr__("args", (from_status, to_status, self.allowed_statuses))
 
 
 class InvocationStatusOwnershipError(InvocationStatusError):

@@ -71,7 +71,7 @@ class ServiceEntry(NamedEntry):
     )
 
     section: ClassVar[Location] = ("services",)
-    kind: ClassVar[str] = "service"
+    noun: ClassVar[str] = "service"
 
     _service_class: type[Service] | None = PrivateAttr(default=None)
     _secret_source: SecretSource = PrivateAttr(default_factory=SecretSource)

@@ -136,7 +136,8 @@ class SQLiteStateBackend(BaseStateBackend):
                 await run(db, prepare, self.path)
             except apsw.Error as error:
                 raise refusal(self.path, error) from error
-        return db
+        # What is shielded for good is not cut short.
+        return db  # pyright: ignore[reportPossiblyUnboundVariable]
 
     async def _close(
         self,

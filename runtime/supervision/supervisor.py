@@ -53,7 +53,8 @@ class Supervisor:
         jitter: Callable[[], float] = random.random,
         mask: Callable[[str], str] = lambda text: text,
     ) -> None:
-        self.path, self.mask = path, mask
+        self.path: str = path
+        self.mask: Callable[[str], str] = mask
         self.events: Journal[UnitEvent] = Journal(_EVENTS_KEPT) if events is None else events
         chronicle = Chronicle(path, self.events, mask)
         self._tree = Tree(chronicle, stop_within_sec=stop_within_sec, keep=keep)

@@ -207,6 +207,7 @@ class InnerUnits(Protocol):
 
     def stages(self) -> Iterator[tuple[str, Stage]]:
         """Yield the kind and the stage of each."""
+        ...
 
     def statuses(self) -> list[UnitStatus]:
         """Return how they stand."""

@@ -43,8 +43,9 @@ class RecoverySweep:
     """
 
     def __init__(self, backend: BaseStateBackend, settings: RecoverySettings) -> None:
-        self.backend, self.settings = backend, settings
-        self.sweeper_id = f"recovery-{secrets.token_hex(6)}"
+        self.backend: BaseStateBackend = backend
+        self.settings: RecoverySettings = settings
+        self.sweeper_id: str = f"recovery-{secrets.token_hex(6)}"
         self._watched: set[str] = set()
 
     async def run(self, *, task_status: UnitHandle) -> None:

@@ -85,9 +85,11 @@ class Runner:
         settings: RunnerSettings,
         pool: WorkerPool | None = None,
     ) -> None:
-        self.home, self.backend, self.settings = home, backend, settings
+        self.home: TaskHome = home
+        self.backend: BaseStateBackend = backend
+        self.settings: RunnerSettings = settings
         #: Its id in the store; another one each time that it runs.
-        self.runner_id = f"{settings.name}-{secrets.token_hex(6)}"
+        self.runner_id: str = f"{settings.name}-{secrets.token_hex(6)}"
         self._pool = pool
         self._bodies = Bodies(pool)
         self._running: dict[str, RunningInvocation] = {}

@@ -56,16 +56,17 @@ Mover = Callable[["RunningInvocation", InvocationStatus], Awaitable[None]]
 class RunningInvocation(Invocation[Any]):
     """An invocation whose body runs in this runner."""
 
-    task: Task[..., Any]
+    # What is run here is a task itself; others know it by less.
+    task: Task[..., Any]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self, task: Task[..., Any], stored: StoredInvocation, slots: Slots, move: Mover
     ) -> None:
         super().__init__(task, stored.invocation_id, stored.arguments)
-        self.attempt = stored.attempts
-        self.scope = trio.CancelScope()
+        self.attempt: int = stored.attempts
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.ended: Ended | None = None
-        self.paused = False
+        self.paused: bool = False
         self._retries, self._slots, self._move = stored.retries, slots, move
         self._waits = 0  # of its tasks that wait for others
         self._moving = trio.Lock()

@@ -39,7 +39,9 @@ class WorkerDiedError(Exception):
 
     def __init__(self, name: str, pid: int, how: str) -> None:
         super().__init__(name, pid, how)
-        self.name, self.pid, self.how = name, pid, how
+        self.name: str = name
+        self.pid: int = pid
+        self.how: str = how
 
     def __str__(self) -> str:
         return f"its worker {self.name} (pid {self.pid}) {self.how}"
@@ -49,9 +51,10 @@ class WorkerProcess:
     """One live worker process, which makes one call at a time."""
 
     def __init__(self, name: str, child: Child, connection: trio.SocketStream) -> None:
-        self.name, self.pid = name, child.pid
-        self.ended = trio.Event()  #: set when nothing of it is there any more
-        self.calls = 0
+        self.name: str = name
+        self.pid: int = child.pid
+        self.ended: trio.Event = trio.Event()  #: set when nothing of it is there any more
+        self.calls: int = 0
         self._exited, self._returncode = trio.Event(), 0
         self._connection = connection
         self._unpacker = Unpacker()
@@ -105,10 +108,10 @@ class WorkerPool:
         self._idle: deque[WorkerProcess] = deque()
         self._freed = trio.lowlevel.ParkingLot()
         #: How many are ready, idle or not.
-        self.ready = 0
+        self.ready: int = 0
         #: Called when one has become ready.
         self.on_ready: Callable[[], None] = lambda: None
-        self.supervisor = Supervisor(
+        self.supervisor: Supervisor = Supervisor(
             [self._unit(f"cpu-{index}") for index in range(number)],
             path=path,
             events=events,

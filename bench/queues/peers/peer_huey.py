@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# pyright: basic, reportMissingImports=false
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
 """Measure huey: ``main(NUMBER)``, with the file as the first argument of the program."""
 
 import json

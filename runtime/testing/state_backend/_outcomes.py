@@ -117,6 +117,7 @@ class OutcomeTests(Kit):
         async with self.opened() as store:
             invocation_id, other = await put(store), await put(store)
             outcomes: list[Outcome] = []
+            expected = Outcome(invocation_id, S.SUCCESS, "[1]")
 
             async def wait(waited_for: str) -> None:
                 outcomes.append(await store.wait_over(waited_for))
@@ -130,7 +131,6 @@ class OutcomeTests(Kit):
                     await store.set_status(invocation_id, status, "r")
                 assert outcomes == []
                 await store.apply([move(invocation_id, S.SUCCESS, result="[1]")])
-                expected = Outcome(invocation_id, S.SUCCESS, "[1]")
                 assert await store.wait_over(invocation_id) == expected
                 await store.apply([move(other, S.FAILED)])
             assert sorted(outcomes, key=lambda each: each.status) == [
@@ -212,13 +212,12 @@ class OutcomeTests(Kit):
 
     async def test_a_change_is_told_once_it_can_be_read(self) -> None:
         """Who looks when he is told finds it."""
+        heard, invocation_id, waiting = Heard(), "", ""
         async with self.opened() as store:
             async with anyio.create_task_group() as group:
 
                 async def look(invocation_id: str, status: S) -> None:
                     assert status in await statuses(store, invocation_id)
-
-                heard = Heard()
 
                 def listen(changes: list[Change]) -> None:
                     heard(changes)
