@@ -292,7 +292,7 @@ def _leave_out(around: Any, location: Location) -> None:  # noqa: ANN401 - whate
             del around[key]
 
 
-def _put_stand_in(entry: dict[str | int, Any], key: str | int, name: str) -> None:
+def _put_stand_in(entry: dict[Any, Any], key: str | int, name: str) -> None:
     stand_in = _STAND_INS[key]
     entry[key] = stand_in.format(name) if isinstance(stand_in, str) else stand_in
     entry.pop({"path": "command", "name": "replicas"}.get(str(key)), None)
