@@ -68,7 +68,8 @@ class Manifest(ProcessManifest):
     )
     tasks: TasksSpec | None = Field(
         default=None,
-        description="Tasks: where their calls are kept, which modules define them, what runs them.",
+        description="Tasks: where their calls are kept, which modules define them, what runs"
+        " them; unset: none.",
         examples=[{"state_backend": "sqlite:///runtime.db", "modules": ["shop.tasks"]}],
     )
     jobs: list[JobEntry] = Field(
