@@ -49,6 +49,7 @@ class RunnerEntry(NamedEntry):
         default=None,
         description="Seconds that it waits for what runs when it is to stop; unset: what the stop"
         " of the tree has.",
+        examples=[10],
     )
 
     @property
