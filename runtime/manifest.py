@@ -266,7 +266,7 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
         locations.add(("control_params",))
     if not locations:
         return data
-    if not locations.isdisjoint(_ESSENTIAL):
+    if () in locations or not locations.isdisjoint(_ESSENTIAL):
         return None
     rest = deepcopy(data)
     # From the back, so that an index still means what it meant.
