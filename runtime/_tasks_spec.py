@@ -21,6 +21,8 @@ from runtime.supervision.restart import RestartPolicy, RestartWhen
 
 Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000), IsNumber]
 QueueName = Annotated[str, Field(min_length=1, max_length=200)]
+#: Nothing could be called then.
+NO_MODULES = Problem(("tasks", "modules"), "names no module; name those that define tasks")
 _ALWAYS = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True)
 
 
@@ -47,6 +49,7 @@ class RunnerEntry(NamedEntry):
         default=None,
         description="Seconds that it waits for what runs when it is to stop; unset: what the stop"
         " of the tree has.",
+        examples=[10],
     )
 
     @property
@@ -131,6 +134,8 @@ class TasksSpec(BaseModel):
         """Import the modules, and yield what is wrong with them or with the store's URL."""
         tasks = _late.tasks()
         self._home = tasks.TaskHome()
+        if not self.modules:
+            yield NO_MODULES
         for place, name in enumerate(self.modules):
             here: Location = ("tasks", "modules", place)
             try:
@@ -138,10 +143,9 @@ class TasksSpec(BaseModel):
                 tasks.adopt_tasks(self._home, module)
             except ValueError as error:
                 yield Problem(here, str(error))
-        try:
-            tasks.make_state_backend(self.store_url(folder))
-        except ValueError as error:
-            yield Problem(("tasks", "state_backend"), str(error))
+        problem = tasks.store_problem(self.store_url(folder))
+        if problem is not None:
+            yield Problem(("tasks", "state_backend"), problem)
         for problem in tasks.signature_problems(self._home):
             yield Problem(("tasks", "modules"), problem)
         if self.lease_sec <= self.heartbeat_sec:

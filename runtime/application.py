@@ -107,6 +107,7 @@ class Application(TreeBlock):
                     self._home,
                     config.tasks,
                     config.jobs,
+                    config.companions(),
                     host=self.pilot.host,
                     events=self.supervisor.events,
                 )

@@ -18,7 +18,7 @@ from runtime._model_errors import explain, place_in
 from runtime._problems import Location, Named, Problem, raise_any
 from runtime._secrets import has_secrets, map_strings
 from runtime._specs import Entry
-from runtime._tasks_spec import JobEntry, RunnerEntry, TasksSpec, job_problems
+from runtime._tasks_spec import NO_MODULES, JobEntry, RunnerEntry, TasksSpec, job_problems
 from runtime.process import Process, ProcessManifest
 from runtime.process._source import Source, prepare
 from runtime.process.readiness import STRATEGIES
@@ -33,7 +33,10 @@ _STAND_INS: Mapping[str | int, Any] = {
     "processor_affinity": None,
     "restart": {"when": "never"},
     "shutdown_strategy": "do_not_restart",
+    "task": "task {}",
 }
+# What a job calls, whose tasks are not known where these cannot be read.
+_CALL = (("task",), ("arguments",))
 _IDLE_SERVICE = "runtime.service.plain:idle"
 # Nobody reads more of them, and to explain and to place each takes time.
 _MOST_PROBLEMS = 1_000
@@ -44,6 +47,9 @@ _ESSENTIAL = frozenset({("base_directory",), ("processes",)})
 #: A field of a process by its other spelling.
 OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
 
+#: The name of the unit that looks after the calls of lost runners, in a tree that has runners.
+RECOVERY = "recovery"
+_IS_RECOVERY = f"is the name of the unit that goes with runners, {RECOVERY!r}; choose another one"
 _NOTHING = Problem(("processes",), "there is nothing to run; name processes, or services")
 
 
@@ -62,7 +68,8 @@ class Manifest(ProcessManifest):
     )
     tasks: TasksSpec | None = Field(
         default=None,
-        description="Tasks: where their calls are kept, which modules define them, what runs them.",
+        description="Tasks: where their calls are kept, which modules define them, what runs"
+        " them; unset: none.",
         examples=[{"state_backend": "sqlite:///runtime.db", "modules": ["shop.tasks"]}],
     )
     jobs: list[JobEntry] = Field(
@@ -86,7 +93,12 @@ class Manifest(ProcessManifest):
         for entries in (self.services, self.jobs, self.runners):
             for place, entry in enumerate(entries):
                 entry.note_place(place)
-        steps = [self.validate_units, *super()._steps(), self.resolve_services]
+        steps = [
+            self.validate_units,
+            self.validate_recovery,
+            *super()._steps(),
+            self.resolve_services,
+        ]
         return [*steps, self.resolve_tasks, self.validate_http]
 
     @property
@@ -106,6 +118,17 @@ class Manifest(ProcessManifest):
         """Check that there is something to run."""
         if not self.entries():
             raise_any([_NOTHING])
+        return self
+
+    def validate_recovery(self) -> Self:
+        """Check that nothing has the name of the sweep that goes with the runners."""
+        if self.runners:
+            taken: list[Location] = []
+            taken += [(*e.location, "name") for e in self.entries() if e.name == RECOVERY]
+            groups = enumerate(self.groups)
+            taken += [("groups", n, "name") for n, each in groups if each.name == RECOVERY]
+            taken += [("control_server",)] if self.control_server == RECOVERY else []
+            raise_any([Problem(where, _IS_RECOVERY) for where in taken])
         return self
 
     def resolve_services(self) -> Self:
@@ -184,8 +207,13 @@ def load_manifest(
         # What cannot be read must not hide what is wrong with the rest.
         if len(distinct) <= _MOST_PROBLEMS:
             with suppress(ValidationError):
-                rest = _without(data, [_unusable(each, data) for each in errors])
-                problems += check(Manifest.model_validate(rest, context=problems))
+                left_out = [_unusable(each, data) for each in errors]
+                found: list[Problem] = []
+                try:
+                    rest = Manifest.model_validate(_without(data, left_out), context=found)
+                    found += check(rest)
+                finally:
+                    problems += [each for each in found if not _follows(each, left_out)]
     if any(
         _at(document.data, kind) for kind in _ENTRIES
     ):  # only what is wrong with it was left out
@@ -194,6 +222,22 @@ def load_manifest(
         raise ManifestError(path, _tell(document, source, problems))
     _note_places(manifest, document, source)
     return manifest
+
+
+def _follows(problem: Problem, left_out: Sequence[Location]) -> bool:
+    """Return whether *problem* only tells that what could not be read was left out."""
+    if problem is NO_MODULES:
+        return any(where[:1] == ("tasks",) for where in left_out)
+    where = problem.location
+    if where[:1] != ("jobs",) or where[2:3] not in _CALL or not isinstance(where[1], Named):
+        return False
+    mine = ("jobs", where[1].place)
+    return any(
+        left == ("tasks",)
+        or left[:2] == ("tasks", "modules")
+        or (left[:2] == mine and left[2:3] in _CALL)
+        for left in left_out
+    )
 
 
 def _distinct(errors: Iterable[ErrorDetails], origins: Sequence[int]) -> list[ErrorDetails]:
@@ -222,29 +266,41 @@ def _without(data: object, unusable: Iterable[Location]) -> object:
         locations.add(("control_params",))
     if not locations:
         return data
-    if not locations.isdisjoint(_ESSENTIAL):
+    if () in locations or not locations.isdisjoint(_ESSENTIAL):
         return None
     rest = deepcopy(data)
     # From the back, so that an index still means what it meant.
     for location in sorted(locations, key=_back_to_front):
-        around = _at(rest, location[:-1])
-        if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
-            around["class"] = _IDLE_SERVICE
-            around.pop("configuration", None)
-        elif location[2:] == ("ready_params",) and isinstance(around, dict):
-            del around["ready_params"]
-            if around.get("ready_strategy") in STRATEGIES:  # it would miss what it needs
-                del around["ready_strategy"]
-        elif len(location) == 3 and isinstance(around, dict) and location[2] in _STAND_INS:
-            stand_in = _STAND_INS[location[2]]
-            around[location[2]] = (
-                stand_in.format(location[1]) if isinstance(stand_in, str) else stand_in
-            )
-            around.pop({"path": "command", "name": "replicas"}.get(str(location[2])), None)
-        elif around is not None:
-            with suppress(KeyError, IndexError, TypeError):
-                del around[location[-1]]
+        _leave_out(_at(rest, location[:-1]), location)
     return rest
+
+
+def _leave_out(around: Any, location: Location) -> None:  # noqa: ANN401 - whatever a file says
+    key = location[-1]
+    if location[:1] == ("services",) and location[2:] in (("class",), ("configuration",)):
+        around["class"] = _IDLE_SERVICE
+        around.pop("configuration", None)
+    elif location[2:] == ("ready_params",) and isinstance(around, dict):
+        del around["ready_params"]
+        if around.get("ready_strategy") in STRATEGIES:  # it would miss what it needs
+            del around["ready_strategy"]
+    elif _is_field_of_entry(location) and isinstance(around, dict) and key in _STAND_INS:
+        _put_stand_in(around, key, str(location[-2]))
+    elif location == ("tasks",):  # others may need its runner
+        around["tasks"] = {}
+    elif around is not None:
+        with suppress(KeyError, IndexError, TypeError):
+            del around[key]
+
+
+def _put_stand_in(entry: dict[Any, Any], key: str | int, name: str) -> None:
+    stand_in = _STAND_INS[key]
+    entry[key] = stand_in.format(name) if isinstance(stand_in, str) else stand_in
+    entry.pop({"path": "command", "name": "replicas"}.get(str(key)), None)
+
+
+def _is_field_of_entry(location: Location) -> bool:
+    return len(location) == (4 if location[:1] == ("tasks",) else 3)
 
 
 def _whole(location: Location) -> Location:

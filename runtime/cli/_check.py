@@ -29,7 +29,15 @@ def describe(manifest: Manifest) -> str:
     edges = sum(len(entry.requirements) for entry in manifest.entries())
     counts = [
         _count(len(manifest.processes), "process", "processes"),
-        *([_count(len(manifest.services), "service", "services")] if manifest.services else []),
+        *(
+            _count(len(entries), each, f"{each}s")
+            for each, entries in (
+                ("service", manifest.services),
+                ("runner", manifest.runners),
+                ("job", manifest.jobs),
+            )
+            if entries
+        ),
         _count(edges, "dependency", "dependencies"),
     ]
     return ", ".join(counts)

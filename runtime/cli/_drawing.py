@@ -16,6 +16,7 @@ from runtime.supervision.graph import Condition
 from runtime.supervision.restart import RestartWhen
 
 _PLUGIN, _SERVICE, _NONE = "plugin", "service", "none"
+_RUNNER, _JOB = "runner", "job"
 _INK = "#1f2328"  # on every fill, and in dark mode as well
 
 
@@ -30,6 +31,8 @@ FILLS: Mapping[str, str] = {
     "log": "#d9b38c",
     _PLUGIN: "#f4b6e0",
     _SERVICE: "#99d8c9",
+    _RUNNER: "#bdb7e5",
+    _JOB: "#e8e0a9",
     _NONE: "#e6e6e6",
 }
 
@@ -144,6 +147,8 @@ def _legend(readiness: str) -> str:
         _PLUGIN: "ready by a plugin",
         _NONE: "ready once spawned",
         _SERVICE: "a service, ready when it says so",
+        _RUNNER: "a runner of tasks",
+        _JOB: "a job, ready once its call is stored",
     }
     return words.get(readiness, f"ready by {readiness}")
 

@@ -31,6 +31,7 @@ class TaskHome:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._adopted: list[TaskHome] = []
         self._backend: BaseStateBackend | None = None
 
     @property
@@ -69,10 +70,15 @@ class TaskHome:
         self._tasks[task.name] = task
 
     def adopt(self, other: TaskHome) -> None:
-        """Take the tasks of *other* in: they are submitted to this store from now on."""
-        for task in list(other._tasks.values()):
-            self.add(task)
-            task.home = self
+        """Take the tasks of *other* in: they are submitted to this store from now on.
+
+        Twice is as good as once.
+        """
+        if other not in self._adopted:
+            self._adopted.append(other)
+            for task in list(other._tasks.values()):
+                self.add(task)
+                task.home = self
 
     def check(self) -> None:
         """Raise `TaskDefinitionError` for a task that takes or returns what JSON cannot hold."""

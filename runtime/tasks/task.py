@@ -43,11 +43,14 @@ class Task(Generic[P, R]):
     module: str  #: the module that it was defined in, by which a worker process finds it
     qualname: str
     home: Home
+    #: Where it was made, whoever has adopted it since.
+    origin: Home
     options: TaskOptions
     function: Callable[P, Any]
 
     def __init__(self, home: Home, function: Callable[P, Any], options: TaskOptions) -> None:
-        self.home, self.function, self.options = home, function, options
+        self.home = self.origin = home
+        self.function, self.options = function, options
         self.module, self.qualname = _module_of(function), function.__qualname__
         self.name = f"{self.module}.{self.qualname}"
         self._check()

@@ -11,6 +11,7 @@ from typing import Any
 
 from runtime._tasks_spec import JobEntry, TasksSpec
 from runtime.process.host import Host
+from runtime.state_backend._exceptions import StateBackendError
 from runtime.state_backend._urls import make_state_backend as make_state_backend
 from runtime.supervision.events import Journal, UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -98,6 +99,15 @@ def _recovery_unit(home: TaskHome, settings: RecoverySettings) -> Unit:
     return Unit(name=RECOVERY, body=run, kind="recovery", restart=_ALWAYS, keeps_alive=False)
 
 
+def store_problem(url: str) -> str | None:
+    """Return why there cannot be a store at *url*, as far as that is seen without opening it."""
+    try:
+        make_state_backend(url)
+    except StateBackendError as error:
+        return str(error)
+    return None
+
+
 @asynccontextmanager
 async def open_store(home: TaskHome, url: str) -> AsyncGenerator[None]:
     """Have the store *url* open, and the tasks of *home* submitted to it, during the block."""
@@ -111,7 +121,9 @@ async def open_store(home: TaskHome, url: str) -> AsyncGenerator[None]:
 
 def adopt_tasks(home: TaskHome, module: ModuleType) -> None:
     """Take all tasks of the applications in *module* into *home*; raise `ValueError` for none."""
-    found = {id(each.home): each.home for each in vars(module).values() if isinstance(each, Task)}
+    found = {
+        id(each.origin): each.origin for each in vars(module).values() if isinstance(each, Task)
+    }
     if not found:
         raise ValueError(f"module {module.__name__!r} has no task; make one with @app.task")
     for other in found.values():
@@ -147,11 +159,15 @@ def manifest_units(
     home: TaskHome,
     tasks: TasksSpec,
     jobs: Iterable[JobEntry],
+    companions: Mapping[str, tuple[str, ...]],
     *,
     host: Host,
     events: Journal[UnitEvent],
 ) -> list[Unit]:
-    """Return the units of the runners and jobs of a manifest; see `task_units`."""
+    """Return the units of the runners and jobs of a manifest; see `task_units`.
+
+    *companions* says which units are restarted with each that is in a group.
+    """
     runners = [
         (
             RunnerSettings(
@@ -179,4 +195,5 @@ def manifest_units(
     ]
     if units:
         units.append(_recovery_unit(home, recovery))
-    return [*units, *(job_unit(home, job) for job in jobs)]
+    units += [job_unit(home, job) for job in jobs]
+    return [replace(each, restarts_also=companions.get(each.name, ())) for each in units]

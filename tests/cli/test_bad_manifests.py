@@ -25,14 +25,6 @@ CPUS = os.cpu_count() or 1
 HEALTHY = "- {name: healthy, path: touch, args: [started]}\n"
 GOOD = f"processes:\n{HEALTHY}"
 
-TASKS = """
-from runtime import Application
-
-@Application().task
-async def half(n: int) -> int:
-    return n // 2
-"""
-
 Content: TypeAlias = "str | bytes | Callable[[Path], object]"
 
 
@@ -68,18 +60,6 @@ def top(rest: str, *lines: str, **others: str) -> Bad:
     return Bad(f"{GOOD}{rest}\n", tuple(f"3: {line}" for line in lines), others=others)
 
 
-def tasks(fields: str, line: str, rest: str = "") -> Bad:
-    """Return a manifest with *fields* of `tasks` on its third line, and a job on its fourth."""
-    text = f"{GOOD}tasks: {{{fields}}}\n{rest}"
-    return Bad(text, (line,), others={"bad_tasks.py": TASKS, "bad_tasks_raise.py": "1 / 0"})
-
-
-def job(fields: str, *lines: str) -> Bad:
-    """Return a manifest with *fields* of a job on its fourth line."""
-    text = f"{GOOD}tasks: {{modules: [bad_tasks]}}\njobs: [{{name: j, {fields}}}]\n"
-    return Bad(text, lines, others={"bad_tasks.py": TASKS})
-
-
 def raw(content: Content, *lines: str, name: str = "m.yaml") -> Bad:
     return Bad(content, lines, name)
 
@@ -99,6 +79,36 @@ def services(fields: str, line: str) -> Bad:
     """Return a manifest with *fields* of a service; the key path in *line* begins inside of it."""
     text = f"{GOOD}services:\n- {{{fields}}}\n"
     return Bad(text, (f"4: services.s.{line}",), others={"exits_at_once.py": "raise SystemExit(0)"})
+
+
+TASKS = """from runtime import Application
+app = Application()
+
+@app.task
+async def double(number: int) -> int: return 2 * number
+
+@app.task
+def fail(words: str = "") -> None: raise RuntimeError(words)
+"""
+ODD = """from runtime import Application
+app = Application()
+class Odd: ...
+
+@app.task
+def odd(it: Odd) -> None: ...
+"""
+
+
+def tasks(fields: str, *lines: str, rest: str = "", **others: str) -> Bad:
+    """Return a manifest with *fields* of tasks on line 3, and *rest* from line 4."""
+    files = {"shop_tasks.py": TASKS} | {f"{name}.py": text for name, text in others.items()}
+    return Bad(f"{GOOD}tasks: {{{fields}}}\n{rest}\n", lines, others=files)
+
+
+def jobs(entries: str, *lines: str) -> Bad:
+    """Return a manifest with these jobs on line 4, where the lines belong that begin with a dot."""
+    told = (f"4: jobs{line}" for line in lines)
+    return tasks("modules: [shop_tasks]", *told, rest=f"jobs: [{entries}]")
 
 
 def nested(depth: int) -> str:
@@ -207,31 +217,6 @@ READINESS = [
 ]
 
 BAD: dict[str, Bad] = {
-    # Tasks and jobs.
-    "store of no scheme": tasks("state_backend: here.db", "3: tasks.state_backend: …"),
-    "store of a strange scheme": tasks("state_backend: 'what://x'", "3: tasks.state_backend: …"),
-    "module of tasks that is not there": tasks(
-        "modules: [bad_tasks_none]",
-        "3: tasks.modules.0: module 'bad_tasks_none' cannot be imported: …",
-    ),
-    "module of tasks that raises": tasks(
-        "modules: [bad_tasks_raise]",
-        "3: tasks.modules.0: module 'bad_tasks_raise' cannot be imported: ZeroDivisionError: …",
-    ),
-    "module without a task": tasks(
-        "modules: [json]", "3: tasks.modules.0: module 'json' has no task; make one with @app.task"
-    ),
-    "short lease": tasks(
-        "heartbeat_sec: 5, lease_sec: 5",
-        "3: tasks.lease_sec: must be longer than heartbeat_sec (5)",
-    ),
-    "job without tasks": top(
-        "jobs: [{name: j, task: half}]",
-        "jobs.j.task: there are no tasks; name their modules in tasks",
-    ),
-    "job of an unknown task": job("task: third", "4: jobs.j.task: …"),
-    "job with a missing argument": job("task: half", "4: jobs.j.arguments: …"),
-    "job with a wrong argument": job("task: half, arguments: {n: x}", "4: jobs.j.arguments: …"),
     # The file itself.
     "missing": raw(lambda path: None, "1: No such file or directory"),
     "folder": raw(Path.mkdir, "1: is a folder; name the file in it"),
@@ -908,6 +893,131 @@ BAD: dict[str, Bad] = {
         "3: processes.bad.tiemout: unknown key; did you mean 'timeout'?",
         "4: control_server: no plugin provides 'tpc'; did you mean 'tcp'?",
         rest="control_server: tpc\n",
+    ),
+    # Tasks and jobs.
+    "tasks that are none": Bad(
+        f"{GOOD}tasks: []\njobs: [{{name: j, task: fail, dependencies: [runner]}}]\n",
+        ("3: tasks: must be a mapping of keys to values",),
+    ),
+    "tasks without a module": tasks("", "3: tasks.modules: names no module; …"),
+    "tasks in a store of no kind": tasks(
+        "modules: [shop_tasks], state_backend: 'sqlit:///x'",
+        "3: tasks.state_backend: there is no state backend for 'sqlit:///x'; did you mean …",
+    ),
+    "tasks in a store without a scheme": tasks(
+        "modules: [shop_tasks], state_backend: x.db",
+        "3: tasks.state_backend: there is no state backend for 'x.db' (there are: …)",
+    ),
+    "tasks in a store without a file": tasks(
+        "modules: [shop_tasks], state_backend: 'sqlite://'",
+        "3: tasks.state_backend: …the URL names no file; write sqlite:///jobs.db",
+    ),
+    "tasks in a module that is not there": tasks(
+        "modules: [nowhere_tasks]",
+        "3: tasks.modules.0: module 'nowhere_tasks' cannot be imported: ModuleNotFoundError: …",
+        rest="jobs: [{name: j, task: fail}]",
+    ),
+    "tasks in a module that raises": tasks(
+        "modules: [shop_tasks, raising_tasks]",
+        "3: tasks.modules.1: module 'raising_tasks' cannot be imported: ValueError: no",
+        raising_tasks="raise ValueError('no')",
+    ),
+    "tasks in a module without any": tasks(
+        "modules: [bare_tasks]",
+        "3: tasks.modules.0: module 'bare_tasks' has no task; make one with @app.task",
+        bare_tasks="",
+    ),
+    "tasks in a module that is a number": tasks(
+        "modules: [5]",
+        "3: tasks.modules.0: must be text; put it in quotes",
+        rest="jobs: [{name: j, task: fail, dependencies: [runner]}]",
+    ),
+    "task whose parameter JSON cannot hold": tasks(
+        "modules: [odd_tasks]",
+        "3: tasks.modules: task odd_tasks.odd: a parameter cannot go through JSON, …",
+        odd_tasks=ODD,
+    ),
+    "tasks with a lease that no heartbeat keeps": tasks(
+        "modules: [shop_tasks], lease_sec: 1, heartbeat_sec: 1",
+        "3: tasks.lease_sec: must be longer than heartbeat_sec (1)",
+    ),
+    "tasks with values out of bounds": tasks(
+        "modules: [shop_tasks], quarantine_after: 0, max_pending_sec: 0, keep_results_sec: -1,"
+        " heartbeat_sec: soon, modulse: []",
+        f"3: tasks.heartbeat_sec: {NUMBER}",
+        f"3: tasks.keep_results_sec: {FROM_ZERO}",
+        "3: tasks.max_pending_sec: input should be greater than 0",
+        "3: tasks.modulse: unknown key; did you mean 'modules'?",
+        "3: tasks.quarantine_after: input should be greater than or equal to 1",
+    ),
+    "runner with values out of bounds": tasks(
+        "modules: [shop_tasks], runners:"
+        " [{name: r, concurrency: 0, queues: mails, processes: -1, drain_sec: true, x: 1}]",
+        "3: tasks.runners.r.concurrency: input should be greater than or equal to 1",
+        "3: tasks.runners.r.drain_sec: must be a number, not true or false",
+        f"3: tasks.runners.r.processes: {FROM_ZERO}",
+        "3: tasks.runners.r.queues: input should be a valid list",
+        "3: tasks.runners.r.x: unknown key",
+    ),
+    "runner without a name": tasks(
+        "modules: [shop_tasks], runners: [{concurrency: 1}]",
+        "3: tasks.runners.0.name: is missing",
+        "4: jobs.j.task: there is no task 'faill'…",
+        rest="jobs: [{name: j, task: faill}]",
+    ),
+    "runners and jobs by names that are taken": tasks(
+        "modules: [shop_tasks], runners: [{name: healthy}, {name: a}, {name: a}]",
+        "3: tasks.runners.a.name: there is already a runner 'a'",
+        "3: tasks.runners.healthy.name: there is already a process 'healthy'",
+        "4: jobs.a.name: there is already a runner 'a'",
+        rest="jobs: [{name: a, task: fail}]",
+    ),
+    "names of the unit that recovers": tasks(
+        "modules: [shop_tasks]",
+        "4: services.recovery.name: is the name of the unit that goes with runners, …",
+        "5: groups.recovery.name: is the name of the unit that goes with runners, …",
+        "5: groups.recovery.name: there is already a service 'recovery'",
+        rest=f"services: [{{name: recovery, class: '{IDLE}'}}]\n"
+        f"groups: [{{name: recovery, {ALL}, members: [healthy]}}]",
+    ),
+    "jobs without tasks": top(
+        "jobs: [{name: j, task: fail}]",
+        "jobs.j.task: there are no tasks; name their modules in tasks",
+    ),
+    "job of an unknown task": jobs(
+        "{name: j, task: shop_tasks.doubel}",
+        ".j.task: there is no task 'shop_tasks.doubel'; did you mean 'shop_tasks.double'?",
+    ),
+    "job of one of two tasks": tasks(
+        "modules: [shop_tasks, rival_tasks]",
+        "4: jobs.j.task: several tasks are named 'fail'; say which: rival_tasks.fail, …",
+        rest="jobs: [{name: j, task: fail}]",
+        rival_tasks=TASKS,
+    ),
+    "jobs with arguments that do not fit": jobs(
+        "{name: a, task: double}, {name: b, task: double, arguments: {number: x}},"
+        " {name: c, task: double, arguments: {number: 1, nmber: 2}},"
+        " {name: d, task: double, arguments: [1]}",
+        ".a.arguments: number: field required",
+        ".b.arguments: number: input should be a valid integer, …",
+        ".c.arguments: nmber: extra inputs are not permitted",
+        ".d.arguments: input should be a valid dictionary",
+    ),
+    "jobs that lack what they need": jobs(
+        "{name: j}, {task: fail}, {name: k, task: fail, priority: 2000000, queue: ''}",
+        ".1.name: is missing",
+        ".j.task: is missing",
+        ".k.priority: input should be less than or equal to 1000000",
+        ".k.queue: string should have at least 1 character",
+    ),
+    "job that waits for nobody": jobs(
+        "{name: j, task: fail, dependencies: [runne, recovery]}",
+        ".j.dependencies.0: there is no job or process or runner 'runne'; did you mean 'runner'?",
+        ".j.dependencies.1: there is no job or process or runner 'recovery'",
+    ),
+    "job that waits for the end of a runner": jobs(
+        "{name: j, task: fail, dependencies: [{name: runner, condition: completed}]}",
+        ".j.dependencies.runner: 'runner' never completes, for it is always restarted; …",
     ),
     # The control server.
     "control server by the name of a process": Bad(

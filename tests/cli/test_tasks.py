@@ -198,7 +198,7 @@ def test_what_cannot_be_is_said(
 @pytest.mark.parametrize(
     ("text", "status", "words"),
     [
-        pytest.param("tasks: {}", 3, "ask it over HTTP", id="memory"),
+        pytest.param("tasks: {modules: [MODULE]}", 3, "ask it over HTTP", id="memory"),
         pytest.param("processes: [{name: a, path: sh}]", 3, "there are no tasks", id="no tasks"),
         pytest.param("processes: 7", 2, "processes", id="wrong"),
     ],
@@ -206,7 +206,8 @@ def test_what_cannot_be_is_said(
 def test_a_manifest_without_a_store_to_open_is_said(
     path: Path, tasks: Tasks, text: str, status: int, words: str
 ) -> None:
-    path.write_text(text)
+    (module,) = path.parent.glob("halves_*.py")
+    path.write_text(text.replace("MODULE", module.stem))
     answer = tasks("list")
     assert answer.exit_code == status, answer.output
     assert words in answer.stderr
