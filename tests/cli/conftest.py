@@ -448,9 +448,12 @@ def open_loaded() -> OpenLoaded:
     return open_in
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def commands(open_loaded: OpenLoaded) -> Iterator[Loaded]:
-    """The command line, loaded once for all tests that ask it."""
+    """The command line, loaded once for all tests of this folder that ask it.
+
+    It is a child of ours: other folders look whether a test of theirs has left one.
+    """
     with open_loaded(os.environ) as made:
         yield made
 

@@ -398,6 +398,7 @@ def work(path: Path, text: str) -> int:
     return calls + said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", LONG.values(), ids=LONG)
 def test_work_grows_with_the_length_of_a_manifest(
     tmp_path: Path, make: Callable[[int], str]

@@ -294,6 +294,7 @@ VALUES: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(DEFINITIONS["Process"]["properties"]))
 def test_for_no_value_of_a_process_it_gives_a_false_alarm(tmp_path: Path, key: str) -> None:
     taken = 0
@@ -326,6 +327,7 @@ def test_it_takes_a_good_service_as_the_loader_does(tmp_path: Path, fields: dict
     assert is_loaded(tmp_path, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(DEFINITIONS["ServiceEntry"]["properties"].keys()))
 def test_for_no_value_of_a_service_it_gives_a_false_alarm(tmp_path: Path, key: str) -> None:
     taken = 0

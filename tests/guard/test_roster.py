@@ -4,10 +4,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runtime import _roster
+from runtime import _procfs, _roster
 from runtime._procfs import read_stat
 from runtime._roster import Entry, Roster, read_roster
 
@@ -168,14 +169,12 @@ def test_without_proc_nothing_is_noted(
 def test_where_nobody_knows_what_a_pid_means_no_entry_is_believed(
     tmp_path: Path, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_text = Path.read_text
+    read = _procfs._read
 
-    def hide_boot_id(path: Path, *arguments: str) -> str:
-        if path.name == "boot_id":
-            raise PermissionError(path)
-        return read_text(path, *arguments)
+    def hide_boot_id(path: str, *arguments: Any) -> bytes:
+        return b"" if path.endswith("boot_id") else read(path, *arguments)
 
-    monkeypatch.setattr(Path, "read_text", hide_boot_id)
+    monkeypatch.setattr(_procfs, "_read", hide_boot_id)
     roster = Roster(tmp_path)
     entry = note(roster, child)
     assert (tmp_path / "processes").read_bytes() == entry.line()

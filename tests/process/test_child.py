@@ -77,6 +77,7 @@ def descendant(room: Any, look: Any) -> Callable[[], Any]:
 # --- how it ended ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_an_exit_with_7_is_seen_as_7_a_hundred_times(room: Any) -> None:
     seen: list[int] = []
 

@@ -517,6 +517,7 @@ async def test_restart_dependents_brings_the_dependents_down_first_and_up_last(
 # --- for a long time ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_three_hundred_crashes_leave_nothing_behind(
     make_pilot: Any, sh: Any, look: Any
 ) -> None:

@@ -103,6 +103,7 @@ async def test_deaths_and_restarts_leave_nothing_either(
         assert count_tasks() == tasks
 
 
+@pytest.mark.slow
 async def test_services_that_come_and_go_leave_nothing(kit: Any, tree: MakeTree) -> None:
     t = tree(events=Journal(50))
 
