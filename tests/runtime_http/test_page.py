@@ -601,11 +601,11 @@ async def test_three_hundred_units_are_a_light_and_quiet_page(serve: Serve, visi
             "class": "runtime.service.plain:idle",
             "dependencies": needs[number % 3],
         }
-        for number in range(200)
+        for number in range(285)
     ]
     processes += [
         sleeper(f"worker-{number}", dependencies=needs[number % 3])
-        for number in range(200, count - 3)  # the server itself is one
+        for number in range(285, count - 3)  # the server itself is one
     ]
     processes[-1]["restart"] = {"when": "always", "delay_sec": 600, "max_delay_sec": 600}
     victim = processes[-1]["name"]
