@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -57,12 +58,12 @@ class raises(Generic[E]):  # noqa: N801 - it reads as a function does
         return True
 
 
-class Kit:
+class Kit(ABC):
     """How a store is made, opened and filled."""
 
+    @abstractmethod
     def make_backend(self, app: AppInfo | None = None) -> BaseStateBackend:
         """Return a store that is not open yet, for *app*; the first one of a test is empty."""
-        raise NotImplementedError
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator[BaseStateBackend]:
