@@ -33,7 +33,8 @@ def run_tests(session: nox.Session, program: str, *options: str) -> None:
     env = {"PYTHONDONTWRITEBYTECODE": ""}
     # Tests wait for their children as often as they work: two for each core, up to a few.
     workers = str(min(2 * (os.cpu_count() or 1), 8))
-    side_by_side = ("--numprocesses", workers, "--dist", "loadgroup")
+    # A worker that has died is not replaced: pytest-xdist may wait for ever after that (its #1378).
+    side_by_side = ("-n", workers, "--dist", "loadgroup", "--max-worker-restart", "0")
     # Hypothesis makes a table of all characters where it has none: once, not in a test of each.
     make_table = "from hypothesis import strategies; strategies.text().validate()"
     session.run("python", "-c", make_table)

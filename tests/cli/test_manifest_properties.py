@@ -235,7 +235,7 @@ FORMATS = st.sampled_from(sorted(WRITERS))
 
 
 @given(manifests, FORMATS)
-@settings(PROPERTY, max_examples=200)
+@settings(PROPERTY, max_examples=100)
 def test_what_is_nearly_a_manifest_is_one_or_a_list_of_problems(
     judge: Judge, manifest: dict[str, Any], name: str
 ) -> None:

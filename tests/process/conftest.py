@@ -60,8 +60,22 @@ def find_marked(mark: str) -> list[_procfs.Stat]:
     return [s for s in _procfs.list_processes() if s.alive and _procfs.has_environ(s.pid, entry)]
 
 
+def find_children() -> set[_procfs.Member]:
+    """Return the children of this process, zombies among them."""
+    return {s.member for s in _procfs.list_processes() if s.parent == os.getpid()}
+
+
+@pytest.fixture
+def find_new_children() -> Callable[[], set[_procfs.Member]]:
+    """Return the children that were not there before the test: another folder may have its own."""
+    before = find_children()
+    return lambda: find_children() - before
+
+
 @pytest.fixture(autouse=True)
-def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def mark(
+    monkeypatch: pytest.MonkeyPatch, find_new_children: Callable[[], set[_procfs.Member]]
+) -> Iterator[str]:
     """Mark all that the test starts; after it nothing of that is there, nor any child or zombie."""
     token = token_hex(8)
     monkeypatch.setenv(MARK, token)
@@ -70,15 +84,9 @@ def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     names = [f"{_procfs.read_name(stat.pid)} ({stat.pid})" for stat in left]
     for stat in left:
         _procfs.send_signal(stat.member, signal.SIGKILL)
-    try:
-        child, _ = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        child = -1
-    with suppress(ChildProcessError):  # do not let the next test pay for this one
-        while left and os.waitpid(-1, 0):
-            pass
+    children = find_new_children()
     assert names == [], "these processes were left behind"
-    assert child == -1, "there is a child, or a zombie, that nobody waited for"
+    assert children == set(), "there is a child, or a zombie, that nobody waited for"
 
 
 @pytest.fixture
