@@ -87,7 +87,7 @@ def test_exit_7_is_always_7(site: Site) -> None:
     site.add("seven", "(true &) & (exit 3) & exit 7", **ENDS_TREE)
     site.add("other", "(true &) & exec sleep 1000")
     statuses = []
-    for _ in range(10):
+    for _ in range(5):
         folders = (
             ["--run-directory", str(site.folder / "a")],
             ["--run-directory", str(site.folder / "b")],
@@ -96,7 +96,7 @@ def test_exit_7_is_always_7(site: Site) -> None:
         unmeasured = {"COVERAGE_PROCESS_CONFIG": None}
         programs = [site.start("run", *options, env=unmeasured) for options in folders]
         statuses += [program.wait() for program in programs]
-    assert statuses == [7] * 20
+    assert statuses == [7] * 10
 
 
 #: Runs the program with a function for its exit, and a thread that a plugin might have left behind.

@@ -31,7 +31,7 @@ MOST_PROCESSES = 1_000
 MOST_LINES = 1_001
 PROPERTY = settings(
     deadline=None,
-    max_examples=80,
+    max_examples=50,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 

@@ -21,7 +21,7 @@ from runtime._documents import Document, DocumentError, read_document
 from runtime.process import ProcessManifest
 
 PROPERTY = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200
 )
 FORMATS = st.sampled_from(["x.yaml", "x.json", "x.toml"])
 

@@ -51,8 +51,8 @@ async def test_a_hundred_that_run_end_or_go_on_later(
         return "done"
 
     def make_supervisor() -> Supervisor:
-        settings = RunnerSettings(concurrency=THREADS + ASYNC, processes=PROCESSES)
-        return Supervisor(task_units(home, [settings]), stop_within_sec=6)
+        settings = RunnerSettings(concurrency=THREADS + ASYNC, processes=PROCESSES, drain_sec=3)
+        return Supervisor(task_units(home, [settings]), stop_within_sec=30)
 
     notes = [tmp_path / str(number) for number in range(PROCESSES)]
     later = ASYNC // 2 + THREADS + PROCESSES
