@@ -80,14 +80,18 @@ def measure(contender: Contender, number: int, peers: Path) -> dict[str, float] 
             for name, value in words.items():
                 word = word.replace(name, value)  # noqa: PLW2901 - step by step
             command.append(word)
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_LIMIT_SEC, check=True
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            said = getattr(error, "stderr", None) or ""
-            print(f"{contender.name}: {error}\n{said}", file=sys.stderr)
-            return None
+        return _run(contender.name, command)
+
+
+def _run(name: str, command: list[str]) -> dict[str, float] | None:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_SEC, check=True
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        said = getattr(error, "stderr", None) or ""
+        print(f"{name}: {error}\n{said}", file=sys.stderr)
+        return None
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -106,6 +110,25 @@ def render(figures: dict[str, list[dict[str, float] | None]]) -> str:
     return "\n".join(lines)
 
 
+def measure_claims(finished: int) -> dict[str, float] | None:
+    """Return what a claim takes from a file with so many that have ended, and from an empty one."""
+    with tempfile.TemporaryDirectory(prefix="bench-queue-") as folder:
+        command = [sys.executable, "-m", "bench.queues.full", folder, str(finished)]
+        return _run("claims", command)
+
+
+def render_claims(finished: int, found: dict[str, float]) -> str:
+    """Return the table of the claims."""
+    return "\n".join(
+        [
+            "| a claim of one, SQLite | p50, ms | against an empty file |",
+            "|---|---:|---:|",
+            f"| from an empty file | {found['empty_ms']:.2f} | |",
+            f"| {finished:,} finished | {found['full_ms']:.2f} | {found['times']:.2f} times |",
+        ]
+    )
+
+
 def _cell(values: Iterable[float]) -> str:
     known = list(values)
     if not known:
@@ -121,6 +144,13 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=5000, help="tasks in a run (5000)")
     parser.add_argument("--ours", action="store_true", help="no peers, which have to be installed")
     parser.add_argument("--peers", type=Path, default=Path(sys.prefix, "bench-peers"))
+    parser.add_argument(
+        "--finished",
+        type=int,
+        default=1_000_000,
+        help="so many finished invocations are in the file from which claims are measured,"
+        " beside an empty one (1000000; takes half a minute, and 0 leaves it out)",
+    )
     options = parser.parse_args()
     wanted = [each for each in CONTENDERS if not (options.ours and each.requirement)]
     figures: dict[str, list[dict[str, float] | None]] = {each.name: [] for each in wanted}
@@ -128,7 +158,14 @@ def main() -> int:
         for each in wanted:
             figures[each.name].append(measure(each, options.number, options.peers))
     print(render(figures))
-    return int(any(run is None for runs in figures.values() for run in runs))
+    failed = any(run is None for runs in figures.values() for run in runs)
+    if options.finished:
+        claims = measure_claims(options.finished)
+        failed |= claims is None
+        if claims is not None:
+            print()
+            print(render_claims(options.finished, claims))
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from .errors import ErrorRecord
 from .status import InvocationStatus, InvocationStatusRecord
@@ -21,7 +22,7 @@ def new_invocation_id(at: datetime) -> str:
     # 48 bits of time, 4 of version, 12 of noise, 2 of variant, 62 of noise
     first = (milliseconds << 16) | 0x7000 | (noise >> 68)
     second = (0b10 << 62) | (noise & 0x3FFF_FFFF_FFFF_FFFF)
-    digits = f"{first:016x}{second:016x}"
+    digits = ((first << 64) | second).to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
@@ -74,6 +75,17 @@ class NewInvocation:
     retry_of: str | None = None
 
 
+class Standing(NamedTuple):
+    """How an invocation stands: those fields of a `StoredInvocation` that its moves change."""
+
+    record: InvocationStatusRecord | None = None
+    due_at: datetime | None = None
+    attempts: int = 0
+    retries: int = 0
+    deaths: int = 0
+    cancel_requested: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredInvocation(NewInvocation):
     """An invocation as the store has it at one moment.
@@ -94,6 +106,41 @@ class StoredInvocation(NewInvocation):
     def status(self) -> InvocationStatus | None:
         """Its status, without the owner."""
         return None if self.record is None else self.record.status
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands."""
+        return Standing(
+            *(self.record, self.due_at, self.attempts, self.retries, self.deaths),
+            self.cancel_requested,
+        )
+
+
+def stored_invocation(
+    asked: NewInvocation, created_at: datetime, standing: Standing
+) -> StoredInvocation:
+    """Return the invocation that was *asked* for, as it stands."""
+    return StoredInvocation(
+        invocation_id=asked.invocation_id,
+        task=asked.task,
+        arguments=asked.arguments,
+        queue=asked.queue,
+        priority=asked.priority,
+        due_at=standing.due_at,
+        idempotency_key=asked.idempotency_key,
+        registration_key=asked.registration_key,
+        on_duplicate=asked.on_duplicate,
+        running_key=asked.running_key,
+        parent_id=asked.parent_id,
+        workflow=asked.workflow,
+        retry_of=asked.retry_of,
+        created_at=created_at,
+        record=standing.record,
+        attempts=standing.attempts,
+        retries=standing.retries,
+        deaths=standing.deaths,
+        cancel_requested=standing.cancel_requested,
+    )
 
 
 @dataclass(frozen=True, slots=True)

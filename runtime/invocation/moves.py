@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from ._exceptions import InvocationStatusTransitionError
 from .errors import ErrorRecord
-from .models import Move, StoredInvocation
-from .status import InvocationStatus, get_status_definition, status_record_transition
+from .models import Move, Standing, StoredInvocation
+from .status import (
+    AVAILABLE,
+    InvocationStatus,
+    get_status_definition,
+    status_record_transition,
+)
 
 _I = InvocationStatus
 #: In these a runner owns the invocation, and its running key is taken.
@@ -18,24 +23,29 @@ OWNED = frozenset({_I.PENDING, _I.RUNNING, _I.PAUSED, _I.RESUMED})
 BEGUN = OWNED - {_I.PENDING}
 
 
-def advance(stored: StoredInvocation, move: Move, now: datetime) -> StoredInvocation:
-    """Return *stored* after *move*.
+def advance(
+    standing: Standing,
+    status: InvocationStatus,
+    runner_id: str | None,
+    now: datetime,
+    due_at: datetime | None = None,
+) -> Standing:
+    """Return how an invocation stands after *runner_id* has moved it to *status*.
 
     An attempt counts when the body is about to begin, a retry when it is to be tried again, a death
     when it is known that it was not left to its own end. Whoever waits for a runner again is
-    cancelled no more. Raises `InvocationStatusTransitionError` and
+    cancelled no more, and waits until *due_at*. Raises `InvocationStatusTransitionError` and
     `InvocationStatusOwnershipError`.
     """
-    record = status_record_transition(stored.record, move.status, move.runner_id, timestamp=now)
-    status = record.status
-    return replace(
-        stored,
-        record=record,
-        due_at=move.due_at if status.is_available_for_run() and stored.record else stored.due_at,
-        attempts=stored.attempts + (status is _I.RUNNING),
-        retries=stored.retries + (status is _I.RETRY),
-        deaths=stored.deaths + (status is _I.RUNNING_RECOVERY),
-        cancel_requested=stored.cancel_requested and status in OWNED,
+    before, was_due_at, attempts, retries, deaths, cancel_requested = standing
+    record = status_record_transition(before, status, runner_id, timestamp=now)
+    return Standing(
+        record,
+        due_at if before is not None and status in AVAILABLE else was_due_at,
+        attempts + (status is _I.RUNNING),
+        retries + (status is _I.RETRY),
+        deaths + (status is _I.RUNNING_RECOVERY),
+        cancel_requested and status in OWNED,
     )
 
 

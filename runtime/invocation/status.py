@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from runtime.supervision._exceptions import IllegalTransitionError
 from runtime.supervision.lifecycle import TransitionTable
@@ -49,11 +49,11 @@ class InvocationStatus(StrEnum):
 
     def is_available_for_run(self) -> bool:
         """Return whether a runner may take it."""
-        return self in _CONFIG.available_for_run_statuses
+        return self in AVAILABLE
 
     def is_over(self) -> bool:
         """Return whether it ends here unless somebody asks for more: final, or killed."""
-        return self is InvocationStatus.KILLED or self in _CONFIG.final_statuses
+        return self in OVER
 
     @classmethod
     def get_final_statuses(cls) -> frozenset[InvocationStatus]:
@@ -223,6 +223,38 @@ _CONFIG: Final[StatusConfiguration] = StatusConfiguration(
 )
 
 
+#: In these a runner may take the invocation.
+AVAILABLE: Final = _CONFIG.available_for_run_statuses
+#: Final, or killed: it ends here unless somebody asks for more.
+OVER: Final = _CONFIG.final_statuses | {_I.KILLED}
+
+
+class _Rules(NamedTuple):
+    """What the definitions of two statuses say of a move from one to the other."""
+
+    allowed: bool
+    by_owner: bool  #: by its owner only
+    by_somebody: bool
+    releases: bool
+    acquires: bool
+
+
+def _rules(old: InvocationStatus | None, new: InvocationStatus) -> _Rules:
+    before, after = _CONFIG.definitions[old], _CONFIG.definitions[new]
+    checked = old is not None and not after.overrides_ownership
+    return _Rules(
+        new in before.allowed_transitions,
+        checked and before.requires_ownership,
+        checked and after.acquires_ownership,
+        after.releases_ownership,
+        after.acquires_ownership,
+    )
+
+
+# Each move of each invocation asks: the answers are there before.
+_RULES: Final = {(old, new): _rules(old, new) for old in (None, *_I) for new in _I}
+
+
 def get_status_definition(status: InvocationStatus | None) -> StatusDefinition:
     """Return what may follow *status* (None: what comes first), and its rules of ownership."""
     return _CONFIG.get_definition(status)
@@ -245,13 +277,11 @@ def validate_ownership(
     """Raise `InvocationStatusOwnershipError` unless *runner_id* may move the invocation so."""
     if current_record is None:
         return
-    new = _CONFIG.definitions[new_status]
-    if new.overrides_ownership:
-        return
-    owner, current = current_record.runner_id, _CONFIG.definitions[current_record.status]
-    if current.requires_ownership and runner_id != owner:
+    owner = current_record.runner_id
+    rules = _RULES[current_record.status, new_status]
+    if rules.by_owner and runner_id != owner:
         reason = f"{current_record.status} is left by its owner only"
-    elif new.acquires_ownership and not runner_id:
+    elif rules.by_somebody and not runner_id:
         reason = f"{new_status} takes an owner"
     else:
         return
@@ -266,10 +296,10 @@ def compute_new_owner(
     runner_id: str | None,
 ) -> str | None:
     """Return who owns the invocation after this move: the mover, who did before, or nobody."""
-    new = _CONFIG.definitions[new_status]
-    if new.releases_ownership:
+    rules = _RULES[None if current_record is None else current_record.status, new_status]
+    if rules.releases:
         return None
-    if new.acquires_ownership:
+    if rules.acquires:
         return runner_id
     return None if current_record is None else current_record.runner_id
 
@@ -286,7 +316,11 @@ def status_record_transition(
     None stands for an invocation that has no status yet; *timestamp* is now, unless given. Raises
     `InvocationStatusTransitionError` and `InvocationStatusOwnershipError`, and changes nothing.
     """
-    validate_transition(None if current_record is None else current_record.status, new_status)
-    validate_ownership(current_record, new_status, runner_id)
+    old = None if current_record is None else current_record.status
+    rules = _RULES[old, new_status]
+    if not rules.allowed:
+        validate_transition(old, new_status)
+    if rules.by_owner or rules.by_somebody:
+        validate_ownership(current_record, new_status, runner_id)
     owner = compute_new_owner(current_record, new_status, runner_id)
     return InvocationStatusRecord(new_status, owner, timestamp or datetime.now(UTC))

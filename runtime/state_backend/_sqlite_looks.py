@@ -22,7 +22,7 @@ from runtime.invocation.models import (
 from runtime.invocation.moves import OWNED
 from runtime.invocation.status import InvocationStatus
 
-from ._sqlite_rows import COLUMNS, error_of, maybe_moment, micros, moment, row, status_of
+from ._sqlite_rows import COLUMNS, Row, error_of, maybe_moment, micros, moment, status_of
 from ._sqlite_schema import HELD_BACK, IS_RARE, RARE
 from .base import InvocationFilter, InvocationHistory, Page
 
@@ -89,7 +89,7 @@ def _known(db: apsw.Connection, sql: str, invocation_id: str) -> Any:  # noqa: A
 def invocation(db: apsw.Connection, invocation_id: str) -> StoredInvocation | None:
     """Return an invocation, if there is one of this id."""
     found = _first(db, _BY_ID, invocation_id)
-    return None if found is None else row(found).stored
+    return None if found is None else Row(found).stored
 
 
 def outcome(db: apsw.Connection, invocation_id: str) -> Outcome:
@@ -148,7 +148,7 @@ def page(db: apsw.Connection, which: InvocationFilter, limit: int, after: str | 
         f"SELECT {COLUMNS} FROM invocation WHERE seq IN (SELECT seq FROM invocation"
         f" WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?) ORDER BY seq DESC"
     )
-    rows = [row(each) for each in db.execute(sql, (*values, limit + 1))]
+    rows = [Row(each) for each in db.execute(sql, (*values, limit + 1))]
     shown = rows[:limit]
     more = len(rows) > len(shown) > 0
     return Page([each.stored for each in shown], str(shown[-1].seq) if more else None)

@@ -35,10 +35,9 @@ from ._sqlite_rows import (
     maybe_micros,
     micros,
     record_of,
-    row,
     status_of,
 )
-from .base import InvocationHistory
+from .base import MOVE_ERRORS, InvocationHistory
 from .changes import Change
 
 _I: Final = InvocationStatus
@@ -154,9 +153,9 @@ def upsert(step: Step, new: NewInvocation) -> None:
     except InvocationNotFoundError:
         step.insert(step.last() + 1, new, ())
         return
-    status, workflow = found.stored.status, new.workflow
+    record, workflow = found.standing.record, new.workflow
     waiting = 0
-    if status is not None and status.is_available_for_run():
+    if record is not None and record.status.is_available_for_run():
         waiting = 2 if new.due_at is not None and new.due_at > step.now else 1
     step.execute(_FORGET_LARGE, found.seq)
     arguments: str | None = new.arguments
@@ -199,23 +198,23 @@ def claim(
     in_order = waiting[0] if len(waiting) == 1 else heapq.merge(*waiting, key=_order)
     statuses = (_I.PENDING, _I.RUNNING) if start else (_I.PENDING,)
     for found in in_order:
-        stored, key = found.stored, found.stored.running_key
-        if key is not None and step.key_taken(key):
-            step.move(found, hold_back_moves(stored, runner_id))
+        if found.running_key is not None and step.key_taken(found.running_key):
+            step.move(found, hold_back_moves(found.stored, runner_id))
             continue
-        invocation_id = stored.invocation_id
+        invocation_id = found.invocation_id
         moves = [
             Move(invocation_id=invocation_id, status=status, runner_id=runner_id)
             for status in statuses
         ]
-        claimed.append(step.move(found, moves))
+        step.move(found, moves)
+        claimed.append(found.stored)
         if len(claimed) >= limit:
             break
     return claimed
 
 
 def _order(found: Row) -> tuple[int, int]:
-    return -found.stored.priority, found.seq
+    return found.order
 
 
 def _ready(step: Step, queue: str, tasks: str | None, page: int) -> Iterator[Row]:
@@ -226,11 +225,11 @@ def _ready(step: Step, queue: str, tasks: str | None, page: int) -> Iterator[Row
             found = step.all(_READY, queue, rank, seq, page)
         else:
             found = step.all(_READY_OF_TASKS, queue, rank, seq, tasks, page)
-        rows = [row(values) for values in found]
+        rows = [Row(values) for values in found]
         yield from rows
         if len(rows) < page:
             return
-        rank, seq = _order(rows[-1])
+        rank, seq = rows[-1].order
 
 
 # --- moving ---------------------------------------------------------------------------------------
@@ -238,18 +237,37 @@ def _ready(step: Step, queue: str, tasks: str | None, page: int) -> Iterator[Row
 
 def apply(step: Step, moves: Sequence[Move]) -> list[InvocationStatusRecord]:
     """See `BaseStateBackend.apply`."""
-    return [record_of(step.move(step.find(move.invocation_id), [move])) for move in moves]
+    records: list[InvocationStatusRecord] = []
+    for move in moves:
+        found = step.find(move.invocation_id)
+        step.move(found, [move])
+        records.append(record_of(found))
+    return records
+
+
+def apply_each(step: Step, steps: Sequence[Sequence[Move]]) -> list[Exception | None]:
+    """See `BaseStateBackend.apply_each`."""
+    errors: list[Exception | None] = []
+    for moves in steps:
+        try:
+            if moves:
+                step.move(step.find(moves[0].invocation_id), moves)
+        except MOVE_ERRORS as error:  # before anything of it was written
+            errors.append(error)
+        else:
+            errors.append(None)
+    return errors
 
 
 def cancel(step: Step, invocation_id: str, by: str) -> InvocationStatusRecord:
     """See `BaseStateBackend.cancel`."""
-    found = step.find(invocation_id)
+    found = step.find_whole(invocation_id)
     moves = list(cancellation_moves(found.stored, by))
     if moves:
         step.move(found, moves)
     else:
         step.execute(_ASK_TO_CANCEL, found.seq)
-    record = record_of(found.stored)
+    record = record_of(found)
     if not moves:
         step.changes.append(Change(invocation_id, record.status, cancel=True))
     return record
@@ -268,14 +286,14 @@ def recover(
         lost = step.all(_LOST, now, _json(invocations), late)
     else:
         lost = step.all(_LOST_OF_RUNNERS, _json(runners), _json(invocations), late)
-    rows = [row(values) for values in lost]
+    rows = [Row(values) for values in lost]
     for each in rows:
         step.move(each, recovery_moves(each.stored, recovery))
     if runners is None:
         step.execute(_FORGET_DEAD, now)
     elif runners:
         step.execute(_FORGET_RUNNERS, _json(runners))
-    return [each.stored.invocation_id for each in rows]
+    return [each.invocation_id for each in rows]
 
 
 def purge(step: Step, over_before: datetime | None, limit: int | None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -18,11 +17,17 @@ from runtime.invocation.models import (
     NewInvocation,
     OnDuplicate,
     Outcome,
+    Standing,
     StoredInvocation,
     WorkflowIdentity,
 )
 from runtime.invocation.moves import OWNED, advance
-from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
+from runtime.invocation.status import (
+    AVAILABLE,
+    OVER,
+    InvocationStatus,
+    InvocationStatusRecord,
+)
 
 from ._sqlite_schema import HELD_BACK, TALLIED
 from .changes import Change
@@ -62,61 +67,80 @@ def status_of(text: Any) -> InvocationStatus:  # noqa: ANN401 - a value of a row
     return _STATUS[text]
 
 
-@dataclass(slots=True)
-class Row:
-    """An invocation with its place in the file, and how many lines its history has."""
-
-    seq: int
-    stored: StoredInvocation
-    lines: int
-
-
-#: What `row` reads; *arguments* wherever they lie.
+#: What a `Row` needs.
+STANDING: Final = (
+    "seq, lines, id, running_key, status, runner_id, changed_at, due_at, attempts, retries, deaths,"
+    " cancel_requested"
+)
+#: What a `Row` needs to tell the whole invocation; *arguments* wherever they lie.
 COLUMNS: Final = (
-    "seq, lines, id, task, coalesce(arguments, (SELECT arguments FROM large"
-    " WHERE large.seq = invocation.seq)), queue, rank, due_at, idempotency_key,"
-    " registration_key, on_duplicate, running_key, parent_id, workflow_id, workflow_type,"
-    " parent_workflow_id, retry_of, created_at, status, runner_id, changed_at, attempts, retries,"
-    " deaths, cancel_requested"
+    f"{STANDING}, task, coalesce(arguments, (SELECT arguments FROM large"
+    " WHERE large.seq = invocation.seq)), queue, rank, idempotency_key, registration_key,"
+    " on_duplicate, parent_id, workflow_id, workflow_type, parent_workflow_id, retry_of, created_at"
 )
 
 
-def row(values: Sequence[Any]) -> Row:
-    """Return the row that these values of `COLUMNS` are."""
-    status = values[18]
-    record = None
-    if status is not None:
-        record = InvocationStatusRecord(_STATUS[status], values[19], moment(values[20]))
-    workflow = values[13]
-    stored = StoredInvocation(
-        invocation_id=values[2],
-        task=values[3],
-        arguments=values[4],
-        queue=values[5],
-        priority=-values[6],
-        due_at=maybe_moment(values[7]),
-        idempotency_key=values[8],
-        registration_key=values[9],
-        on_duplicate=_ON_DUPLICATE[values[10]],
-        running_key=values[11],
-        parent_id=values[12],
-        workflow=workflow and WorkflowIdentity(workflow, values[14], values[15]),
-        retry_of=values[16],
-        created_at=moment(values[17]),
-        record=record,
-        attempts=values[21],
-        retries=values[22],
-        deaths=values[23],
-        cancel_requested=bool(values[24]),
-    )
-    return Row(values[0], stored, values[1])
+class Row:
+    """An invocation with its place in the file, and how many lines its history has.
+
+    Made of the values of `STANDING`, or of `COLUMNS`, without which it has no `stored`.
+    """
+
+    __slots__ = ("_values", "invocation_id", "lines", "running_key", "seq", "standing")
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._values = values
+        status, owner, changed_at, due_at, attempts, retries, deaths, cancel = values[4:12]
+        record = None
+        if status is not None:
+            record = InvocationStatusRecord(_STATUS[status], owner, moment(changed_at))
+        self.seq: int = values[0]
+        self.lines: int = values[1]
+        self.invocation_id: str = values[2]
+        self.running_key: str | None = values[3]
+        self.standing = Standing(
+            record, maybe_moment(due_at), attempts, retries, deaths, bool(cancel)
+        )
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place among those that wait."""
+        return self._values[15], self.seq
+
+    @property
+    def stored(self) -> StoredInvocation:
+        """All that is stored of it, as it stands now."""
+        values, standing = self._values, self.standing
+        workflow = values[20]
+        return StoredInvocation(
+            invocation_id=self.invocation_id,
+            task=values[12],
+            arguments=values[13],
+            queue=values[14],
+            priority=-values[15],
+            due_at=standing.due_at,
+            idempotency_key=values[16],
+            registration_key=values[17],
+            on_duplicate=_ON_DUPLICATE[values[18]],
+            running_key=self.running_key,
+            parent_id=values[19],
+            workflow=workflow and WorkflowIdentity(workflow, values[21], values[22]),
+            retry_of=values[23],
+            created_at=moment(values[24]),
+            record=standing.record,
+            attempts=standing.attempts,
+            retries=standing.retries,
+            deaths=standing.deaths,
+            cancel_requested=standing.cancel_requested,
+        )
 
 
-def record_of(stored: StoredInvocation) -> InvocationStatusRecord:
+def record_of(row: Row) -> InvocationStatusRecord:
     """Return the record of one that was registered; raise `InvocationNotFoundError`."""
-    if stored.record is None:
-        raise InvocationNotFoundError(stored.invocation_id)
-    return stored.record
+    record = row.standing.record
+    if record is None:
+        raise InvocationNotFoundError(row.invocation_id)
+    return record
 
 
 def error_of(text: Any) -> ErrorRecord | None:  # noqa: ANN401 - a value of a row
@@ -146,16 +170,16 @@ _ANYHOW = """UPDATE invocation SET status = ?, runner_id = ?, changed_at = ?, at
     WHERE seq = ? RETURNING result, error"""
 _KEY_TAKEN = """SELECT 1 FROM invocation WHERE running_key = ? AND running_key IS NOT NULL
     AND runner_id IS NOT NULL LIMIT 1"""
-_HELD_BACK = f"""SELECT {COLUMNS} FROM invocation WHERE {HELD_BACK}
+_HELD_BACK = f"""SELECT {STANDING} FROM invocation WHERE {HELD_BACK}
     AND running_key = ? ORDER BY rank, seq LIMIT 1"""
-_BY_ID = f"SELECT {COLUMNS} FROM invocation WHERE id = ?"
+_BY_ID = f"SELECT {STANDING} FROM invocation WHERE id = ?"
+_WHOLE_BY_ID = f"SELECT {COLUMNS} FROM invocation WHERE id = ?"
 
 
-def _waiting(stored: StoredInvocation, now: datetime) -> int:
-    status = stored.status
-    if status is None or not status.is_available_for_run():
+def _waiting(standing: Standing, status: InvocationStatus, now: datetime) -> int:
+    if status not in AVAILABLE:
         return 0
-    return 2 if stored.due_at is not None and stored.due_at > now else 1
+    return 2 if standing.due_at is not None and standing.due_at > now else 1
 
 
 class Step:
@@ -168,6 +192,7 @@ class Step:
         "_history",
         "_inserts",
         "_updates",
+        "at",
         "changes",
         "cursor",
         "forgotten",
@@ -178,6 +203,7 @@ class Step:
     def __init__(self, db: apsw.Connection, now: datetime) -> None:
         self.cursor: Final = db.cursor()
         self.now: Final = now
+        self.at: Final = micros(now)
         self.changes: Final[list[Change]] = []
         #: By how much the kept number of each status has changed.
         self.tally: Final[Counter[InvocationStatus | None]] = Counter()
@@ -224,10 +250,17 @@ class Step:
 
     def find(self, invocation_id: str) -> Row:
         """Return an invocation; raise `InvocationNotFoundError`."""
-        found = self.one(_BY_ID, invocation_id)
+        return self._found(_BY_ID, invocation_id)
+
+    def find_whole(self, invocation_id: str) -> Row:
+        """Return an invocation with all that is stored of it; raise as `find` does."""
+        return self._found(_WHOLE_BY_ID, invocation_id)
+
+    def _found(self, sql: str, invocation_id: str) -> Row:
+        found = self.one(sql, invocation_id)
         if found is None:
             raise InvocationNotFoundError(invocation_id)
-        return row(found)
+        return Row(found)
 
     def last(self) -> int:
         """Return the place of the newest invocation."""
@@ -236,9 +269,9 @@ class Step:
 
     def insert(self, seq: int, new: NewInvocation, statuses: Sequence[InvocationStatus]) -> None:
         """Add an invocation that has come to *statuses*, one after the other."""
-        at = micros(self.now)
+        at = self.at
         status = statuses[-1] if statuses else None
-        over = status is not None and status.is_over()
+        over = status in OVER
         waiting = 0
         if status is _I.REGISTERED:
             waiting = 2 if new.due_at is not None and new.due_at > self.now else 1
@@ -260,85 +293,93 @@ class Step:
         for number, each in enumerate(statuses):
             if number:  # the first one is known from created_at
                 self._history.append((seq, number, at, each, None, None))
-            outcome = Outcome(new.invocation_id, each) if each.is_over() else None
+            outcome = Outcome(new.invocation_id, each) if each in OVER else None
             self.changes.append(Change(new.invocation_id, each, outcome=outcome))
         if status in TALLIED:
             self.tally[status] += 1
 
-    def move(self, row: Row, moves: Iterable[Move]) -> StoredInvocation:
-        """Make these moves of one invocation, and what follows from them; return how it is then.
+    def move(self, row: Row, moves: Iterable[Move]) -> None:
+        """Make these moves of one invocation, and what follows from them.
 
         Raises what `advance` does, before anything is written.
         """
-        before = after = row.stored
+        before = after = row.standing
         made: list[tuple[Move, InvocationStatusRecord]] = []
-        owned = False
         for move in moves:
-            after = advance(after, move, self.now)
-            record = record_of(after)
-            owned = owned or record.status in OWNED
-            made.append((move, record))
-        owned = owned or before.status in OWNED
+            after = advance(after, move.status, move.runner_id, self.now, move.due_at)
+            if after.record is not None:
+                made.append((move, after.record))
         if not made:
-            return after
-        self._write(row, after, made)
-        row.stored = after
-        key = after.running_key
-        if key is not None and owned and after.status not in OWNED:
-            self._release(key)
-        return after
+            return
+        row.standing = after
+        self._write(row, before, made)
+        key = row.running_key
+        if key is not None and made[-1][1].status not in OWNED:
+            owned = before.record is not None and before.record.status in OWNED
+            if owned or any(record.status in OWNED for _, record in made):
+                self._release(key)
 
     def _write(
-        self, row: Row, after: StoredInvocation, made: list[tuple[Move, InvocationStatusRecord]]
+        self, row: Row, before: Standing, made: list[tuple[Move, InvocationStatusRecord]]
     ) -> None:
-        at = micros(self.now)
-        for number, (move, record) in enumerate(made, row.lines):
+        at, seq, number = self.at, row.seq, row.lines
+        for move, record in made:
             context = None if move.context is None else json.dumps(move.context)
             owner = record.runner_id or move.runner_id
-            self._history.append((row.seq, number, at, record.status, owner, context))
-        row.lines += len(made)
-        for status, by in ((row.stored.status, -1), (after.status, 1)):
-            if status in TALLIED:
-                self.tally[status] += by
-        outcome = self._update(row, after, [move for move, _ in made], at)
-        for move, record in made:
-            last = outcome if record is made[-1][1] else None
-            self.changes.append(Change(move.invocation_id, record.status, outcome=last))
+            self._history.append((seq, number, at, record.status, owner, context))
+            number += 1
+        row.lines = number
+        was = None if before.record is None else before.record.status
+        status = made[-1][1].status
+        if was in TALLIED:
+            self.tally[was] -= 1
+        if status in TALLIED:
+            self.tally[status] += 1
+        outcome = self._update(row, was, made)
+        changes, invocation_id = self.changes, row.invocation_id
+        for _, record in made[:-1]:
+            changes.append(Change(invocation_id, record.status))
+        changes.append(Change(invocation_id, status, False, outcome))
 
     def _update(
-        self, row: Row, after: StoredInvocation, moves: list[Move], at: int
+        self,
+        row: Row,
+        was: InvocationStatus | None,
+        made: list[tuple[Move, InvocationStatusRecord]],
     ) -> Outcome | None:
-        before, record = row.stored, record_of(after)
+        after, record = row.standing, made[-1][1]
         status = record.status
+        _, due_at, attempts, retries, deaths, cancel_requested = after
         common = (
-            *(status, record.runner_id, at, after.attempts, after.retries, after.deaths),
-            *(after.cancel_requested, row.lines),
+            *(status, record.runner_id, self.at, attempts, retries, deaths, cancel_requested),
+            row.lines,
         )
-        place = (_waiting(after, self.now), maybe_micros(after.due_at))
-        results = [move.result for move in moves if move.result is not None]
-        errors: list[ErrorRecord | None] = [each.error for each in moves if each.error is not None]
+        results = [move.result for move, _ in made if move.result is not None]
+        errors: list[ErrorRecord | None] = [
+            move.error for move, _ in made if move.error is not None
+        ]
         if status is _I.SUCCESS:  # the error of an attempt before is none of what has ended well
-            errors = [moves[-1].error]
-        was_over = before.status is not None and before.status.is_over()
-        over = status.is_over()
-        if not (was_over or over or results or errors):
+            errors = [made[-1][0].error]
+        over = status in OVER
+        place = (_waiting(after, status, self.now), maybe_micros(due_at))
+        if not (over or was in OVER or results or errors):
             self._updates.append((*common, *place, row.seq))
             return None
         error = errors[-1] if errors else None
         ended = (
-            at if over else None,
+            self.at if over else None,
             results[-1] if results else None,
             bool(errors),
             error and error.to_json(),
             row.seq,
         )
-        if over and before.status in OWNED:
+        if over and was in OWNED:
             kept = self.one(_END, *common, *ended)
         else:
             kept = self.one(_ANYHOW, *common, *place, *ended)
         if not over:
             return None
-        return Outcome(after.invocation_id, status, kept[0], error or error_of(kept[1]))
+        return Outcome(row.invocation_id, status, kept[0], error or error_of(kept[1]))
 
     def key_taken(self, key: str) -> bool:
         """Return whether somebody runs who has this running key."""
@@ -350,8 +391,8 @@ class Step:
             return
         found = self.one(_HELD_BACK, key)
         if found is not None:
-            held = row(found)
-            self.move(held, [Move(invocation_id=held.stored.invocation_id, status=_I.REROUTED)])
+            held = Row(found)
+            self.move(held, [Move(invocation_id=held.invocation_id, status=_I.REROUTED)])
 
 
 def _columns_of(workflow: WorkflowIdentity) -> Iterator[str | None]:

@@ -14,9 +14,13 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from runtime.invocation._exceptions import InvocationNotFoundError, NoResultError
+from runtime.invocation._exceptions import (
+    InvocationNotFoundError,
+    InvocationStatusError,
+    NoResultError,
+)
 from runtime.invocation.errors import ErrorRecord
 from runtime.invocation.models import (
     AppInfo,
@@ -100,6 +104,9 @@ class Page(NamedTuple):
     invocations: list[StoredInvocation]
     next: str | None
 
+
+#: What is wrong with a move, and not with the store.
+MOVE_ERRORS: Final = (InvocationStatusError, InvocationNotFoundError)
 
 HasId = NewInvocation | str | Any
 
@@ -293,6 +300,22 @@ class BaseStateBackend(ABC):
         Raises `InvocationNotFoundError`, `InvocationStatusTransitionError`,
         `InvocationStatusOwnershipError`.
         """
+
+    async def apply_each(self, steps: Sequence[Sequence[Move]]) -> list[Exception | None]:
+        """Make each of these steps, or none of its moves; return why each was not made, if so.
+
+        A step is moves of one invocation. What is returned is what `apply` raises; the others are
+        made nevertheless. A store of one's own may do better than one by one, as is done here.
+        """
+        errors: list[Exception | None] = []
+        for moves in steps:
+            try:
+                await self.apply(moves)
+            except MOVE_ERRORS as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        return errors
 
     async def set_status(
         self,

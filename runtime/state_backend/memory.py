@@ -11,17 +11,13 @@ from collections.abc import (
     Collection,
     Generator,
     Iterable,
-    Iterator,
     Sequence,
 )
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, TypeVar
-
-import anyio
-import anyio.lowlevel
+from typing import Any, Final, ParamSpec, TypeVar
 
 from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.errors import ErrorRecord
@@ -33,8 +29,10 @@ from runtime.invocation.models import (
     Outcome,
     Registered,
     RunnerRecord,
+    Standing,
     StoredInvocation,
     WorkflowIdentity,
+    stored_invocation,
 )
 from runtime.invocation.moves import (
     OWNED,
@@ -44,9 +42,16 @@ from runtime.invocation.moves import (
     hold_back_moves,
     recovery_moves,
 )
-from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
+from runtime.invocation.status import (
+    AVAILABLE,
+    OVER,
+    InvocationStatus,
+    InvocationStatusRecord,
+)
 
+from ._loop import ANY_LOOP, this_loop
 from .base import (
+    MOVE_ERRORS,
     BaseStateBackend,
     HasId,
     InvocationFilter,
@@ -56,22 +61,37 @@ from .base import (
 )
 from .changes import Change
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _I: Final = InvocationStatus
 
 
+#: When, which status, what else was told (JSON text), and who owned it: a line of the history.
+_Line = tuple[datetime, InvocationStatus | None, str | None, str | None]
+
+
 @dataclass(slots=True, eq=False)
 class _Row:
-    stored: StoredInvocation
+    asked: NewInvocation
+    created_at: datetime
     sequence: int
-    changed_at: datetime
-    history: list[InvocationHistory] = field(default_factory=list)
+    standing: Standing
+    history: list[_Line] = field(default_factory=list)
     result: str | None = None
     error: ErrorRecord | None = None
 
     @property
+    def stored(self) -> StoredInvocation:
+        return stored_invocation(self.asked, self.created_at, self.standing)
+
+    @property
+    def status(self) -> InvocationStatus | None:
+        record = self.standing.record
+        return None if record is None else record.status
+
+    @property
     def order(self) -> tuple[int, int]:
-        return (-self.stored.priority, self.sequence)
+        return (-self.asked.priority, self.sequence)
 
 
 class _Waiting:
@@ -86,18 +106,18 @@ class _Waiting:
         self._delayed: list[tuple[datetime, int, _Row]] = []
 
     def add(self, row: _Row, now: datetime) -> None:
-        due = row.stored.due_at
+        due = row.standing.due_at
         if due is not None and due > now:
             heapq.heappush(self._delayed, (due, row.sequence, row))
         else:
-            queue = self._ready.setdefault(row.stored.queue, [])
-            heapq.heappush(queue, (*row.order, row))
+            queue = self._ready.setdefault(row.asked.queue, [])
+            heapq.heappush(queue, (-row.asked.priority, row.sequence, row))
 
     def promote(self, now: datetime) -> None:
         """Let those wait for a runner only whose time has come."""
         while self._delayed and self._delayed[0][0] <= now:
             due, _, row = heapq.heappop(self._delayed)
-            if _waits(row) and row.stored.due_at == due:
+            if _waits(row) and row.standing.due_at == due:
                 self.add(row, now)
 
     def next_due(self, queues: Collection[str] | None) -> datetime | None:
@@ -109,14 +129,14 @@ class _Waiting:
         fitting = (
             entry[0]
             for entry in delayed
-            if entry[2].stored.queue in queues and self._is_delayed(entry)
+            if entry[2].asked.queue in queues and self._is_delayed(entry)
         )
         return min(fitting, default=None)
 
     @staticmethod
     def _is_delayed(entry: tuple[datetime, int, _Row]) -> bool:
         due, _, row = entry
-        return _waits(row) and row.stored.due_at == due
+        return _waits(row) and row.standing.due_at == due
 
     def take(
         self, now: datetime, queues: Collection[str] | None, tasks: Collection[str] | None
@@ -128,19 +148,11 @@ class _Waiting:
         self.promote(now)
         passed_over: list[_Row] = []
         try:
-            while True:
-                names = [
-                    name
-                    for name, queue in self._ready.items()
-                    if queue and (queues is None or name in queues)
-                ]
-                if not names:
-                    return
-                name = min(names, key=lambda name: self._ready[name][0][:2])
-                *order, row = heapq.heappop(self._ready[name])
-                if not _still_waits(row, name, order, now):
+            while (queue := self._first(queues)) is not None:
+                rank, sequence, row = heapq.heappop(self._ready[queue])
+                if not _still_waits(row, queue, (rank, sequence), now):
                     continue
-                if tasks is not None and row.stored.task not in tasks:
+                if tasks is not None and row.asked.task not in tasks:
                     passed_over.append(row)
                     continue
                 yield row
@@ -148,20 +160,27 @@ class _Waiting:
             for row in passed_over:
                 self.add(row, now)
 
+    def _first(self, queues: Collection[str] | None) -> str | None:
+        """Return the queue whose first one is the first of all."""
+        first, found = None, None
+        for name, queue in self._ready.items():
+            if queue and (queues is None or name in queues) and (first is None or queue[0] < first):
+                first, found = queue[0], name
+        return found
+
 
 def _waits(row: _Row) -> bool:
-    status = row.stored.status
-    return status is not None and status.is_available_for_run()
+    return row.status in AVAILABLE
 
 
-def _still_waits(row: _Row, queue: str, order: list[int], now: datetime) -> bool:
+def _still_waits(row: _Row, queue: str, order: tuple[int, int], now: datetime) -> bool:
     """Return whether *row* may be taken by its entry in *queue* with *order*."""
-    stored = row.stored
+    due_at = row.standing.due_at
     return (
-        _waits(row)
-        and (stored.due_at is None or stored.due_at <= now)
-        and stored.queue == queue
-        and row.order == tuple(order)
+        row.status in AVAILABLE
+        and (due_at is None or due_at <= now)
+        and row.asked.queue == queue
+        and row.order == order
     )
 
 
@@ -178,6 +197,7 @@ class MemoryStateBackend(BaseStateBackend):
         self._leases: dict[str, tuple[str, datetime]] = {}
         self._apps: dict[str, AppInfo] = {}
         self._began: tuple[datetime, float] | None = None
+        self._loop = ANY_LOOP
 
     def _clear(self) -> None:
         self._rows: dict[str, _Row] = {}
@@ -194,8 +214,9 @@ class MemoryStateBackend(BaseStateBackend):
         self._sub_invocations: dict[str, list[str]] = {}
 
     async def _open(self) -> None:
-        self._began = (datetime.now(UTC), anyio.current_time())
-        await anyio.lowlevel.checkpoint()
+        self._loop = this_loop()
+        self._began = (datetime.now(UTC), self._loop.current_time())
+        await self._flush()
 
     async def _close(
         self,
@@ -210,13 +231,13 @@ class MemoryStateBackend(BaseStateBackend):
         if self._began is None:
             return datetime.now(UTC)
         wall, began = self._began
-        return wall + timedelta(seconds=anyio.current_time() - began)
+        return wall + timedelta(seconds=self._loop.current_time() - began)
 
-    async def _step(self, step: Callable[[], T]) -> T:
+    async def _step(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *step*, unless the caller was cancelled before."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        result = step()
-        await anyio.lowlevel.cancel_shielded_checkpoint()
+        await self._loop.checkpoint_if_cancelled()
+        result = step(*args, **kwargs)
+        await self._loop.cancel_shielded_checkpoint()
         return result
 
     # --- one invocation ---------------------------------------------------------------------------
@@ -229,88 +250,100 @@ class MemoryStateBackend(BaseStateBackend):
 
     def _insert(self, new: NewInvocation, now: datetime) -> _Row:
         self._sequence += 1
-        facts = {name: getattr(new, name) for name in NewInvocation.__slots__}
-        row = _Row(StoredInvocation(**facts, created_at=now, record=None), self._sequence, now)
+        row = _Row(new, now, self._sequence, Standing(due_at=new.due_at))
         self._rows[new.invocation_id] = row
         return row
 
-    def _move(self, row: _Row, move: Move, now: datetime) -> Iterator[Change]:
-        """Make one move, and what follows from it; yield what has changed."""
-        self._follow(row, advance(row.stored, move, now), move, now)
-        status = move.status
-        outcome = None
-        if status.is_over():
-            outcome = Outcome(move.invocation_id, status, row.result, row.error)
-        yield Change(move.invocation_id, status, outcome=outcome)
-        key = row.stored.running_key
-        if (
-            key is not None
-            and status not in OWNED
-            and self._running_keys.get(key) == move.invocation_id
-        ):
-            del self._running_keys[key]
-            yield from self._release(key, now)
-
-    def _follow(self, row: _Row, stored: StoredInvocation, move: Move, now: datetime) -> None:
-        status = move.status
-        row.stored, row.changed_at = stored, now
+    def _move(self, row: _Row, move: Move, now: datetime, changes: list[Change]) -> None:
+        """Make one move, and what follows from it; add what has changed to *changes*."""
+        standing = advance(row.standing, move.status, move.runner_id, now, move.due_at)
         if move.result is not None:
             row.result = move.result
-        if move.error is not None or status is _I.SUCCESS:
+        if move.error is not None or move.status is _I.SUCCESS:
             row.error = move.error  # that of an attempt before is none of what has ended well
         context = None if move.context is None else json.dumps(move.context)
-        owner = move.runner_id if stored.record is None else stored.record.runner_id
-        row.history.append(
-            InvocationHistory(move.invocation_id, now, status, context, owner or move.runner_id)
-        )
+        self._enter(row, standing, move.runner_id, changes, context)
+
+    def _enter(
+        self,
+        row: _Row,
+        standing: Standing,
+        runner_id: str | None,
+        changes: list[Change],
+        context: str | None = None,
+    ) -> None:
+        """Let *row* stand so from now on, moved by *runner_id*, with all that follows from it."""
+        record = standing.record
+        if record is None:  # it has been moved, so it has one
+            return
+        row.standing = standing
+        now, status, invocation_id = record.timestamp, record.status, row.asked.invocation_id
+        row.history.append((now, status, context, record.runner_id or runner_id))
         if status in OWNED:
-            self._owned[move.invocation_id] = row
+            self._owned[invocation_id] = row
         else:
-            self._owned.pop(move.invocation_id, None)
-        if status.is_available_for_run():
-            self._waiting.add(row, now)
-        elif status in OWNED and stored.running_key is not None:
+            self._owned.pop(invocation_id, None)
+            if status in AVAILABLE:
+                self._waiting.add(row, now)
+        if row.asked.registration_key is not None:
+            self._note_key(row.asked.registration_key, row, over=status in OVER)
+        outcome = None
+        if status in OVER:
+            outcome = Outcome(invocation_id, status, row.result, row.error)
+        changes.append(Change(invocation_id, status, False, outcome))
+        if row.asked.running_key is not None:
+            self._note_running(row.asked.running_key, row, status, now, changes)
+
+    def _note_running(
+        self,
+        key: str,
+        row: _Row,
+        status: InvocationStatus,
+        now: datetime,
+        changes: list[Change],
+    ) -> None:
+        """Note whether *row* has its running key, waits for it, or gives it back."""
+        invocation_id = row.asked.invocation_id
+        if status in OWNED:
             # One that is held back or cancelled is taken as well, while another one has the key.
-            self._running_keys.setdefault(stored.running_key, move.invocation_id)
-        elif status is _I.CONCURRENCY_CONTROLLED and stored.running_key is not None:
-            held = self._held_back.setdefault(stored.running_key, [])
-            heapq.heappush(held, (*row.order, row))
-        if stored.registration_key is not None:
-            self._note_key(stored.registration_key, row, over=status.is_over())
+            self._running_keys.setdefault(key, invocation_id)
+            return
+        if status is _I.CONCURRENCY_CONTROLLED:
+            heapq.heappush(self._held_back.setdefault(key, []), (*row.order, row))
+        if self._running_keys.get(key) == invocation_id:
+            del self._running_keys[key]
+            self._release(key, now, changes)
 
     def _note_key(self, key: str, row: _Row, *, over: bool) -> None:
         rows = self._registered_keys.setdefault(key, {})
         if over:
-            rows.pop(row.stored.invocation_id, None)
+            rows.pop(row.asked.invocation_id, None)
         else:
-            rows[row.stored.invocation_id] = row
+            rows[row.asked.invocation_id] = row
         if not rows:
             del self._registered_keys[key]
 
-    def _release(self, key: str, now: datetime) -> Iterator[Change]:
+    def _release(self, key: str, now: datetime, changes: list[Change]) -> None:
         """Let the first of those go on that this key has held back."""
         held = self._held_back.get(key, [])
         while held:
             *_, row = heapq.heappop(held)
-            if row.stored.status is _I.CONCURRENCY_CONTROLLED:
-                move = Move(invocation_id=row.stored.invocation_id, status=_I.REROUTED)
-                yield from self._move(row, move, now)
+            if row.status is _I.CONCURRENCY_CONTROLLED:
+                self._enter(row, advance(row.standing, _I.REROUTED, None, now), None, changes)
                 break
         if not held:
             self._held_back.pop(key, None)
 
-    def _make(self, moves: Iterable[Move], now: datetime) -> list[Change]:
+    def _make(self, moves: Iterable[Move], now: datetime, changes: list[Change]) -> None:
         """Make moves that are known to be allowed."""
-        changes: list[Change] = []
         for move in moves:
-            changes += self._move(self._rows[move.invocation_id], move, now)
-        return changes
+            self._move(self._rows[move.invocation_id], move, now, changes)
 
     # --- the queue --------------------------------------------------------------------------------
 
     async def register(self, invocations: Sequence[NewInvocation]) -> list[Registered]:
         """See `BaseStateBackend.register`."""
-        return await self._step(lambda: self._register(invocations))
+        return await self._step(self._register, invocations)
 
     def _register(self, invocations: Sequence[NewInvocation]) -> list[Registered]:
         seen: set[str] = set()
@@ -330,16 +363,16 @@ class MemoryStateBackend(BaseStateBackend):
         if same is not None:
             rejected = new.on_duplicate is OnDuplicate.REJECT and not self._idempotent(new)
             if not rejected:
-                return Registered(same.stored.invocation_id, False, _record(same).status)
+                return Registered(same.asked.invocation_id, False, _record(same).status)
         row = self._insert(new, now)
         if new.idempotency_key is not None:
             self._by_idempotency[new.task, new.idempotency_key] = new.invocation_id
-        moves = [Move(invocation_id=new.invocation_id, status=_I.REGISTERED)]
+        statuses = [_I.REGISTERED]
         if rejected:
-            moves.append(replace(moves[0], status=_I.CONCURRENCY_CONTROLLED_FINAL))
-        for move in moves:
-            changes += self._move(row, move, now)
-        return Registered(new.invocation_id, True, moves[-1].status)
+            statuses.append(_I.CONCURRENCY_CONTROLLED_FINAL)
+        for status in statuses:
+            self._enter(row, advance(row.standing, status, None, now), None, changes)
+        return Registered(new.invocation_id, True, statuses[-1])
 
     def _idempotent(self, new: NewInvocation) -> bool:
         key = new.idempotency_key
@@ -367,7 +400,7 @@ class MemoryStateBackend(BaseStateBackend):
         start: bool = False,
     ) -> list[StoredInvocation]:
         """See `BaseStateBackend.claim`."""
-        return await self._step(lambda: self._claim(runner_id, limit, queues, tasks, start=start))
+        return await self._step(self._claim, runner_id, limit, queues, tasks, start=start)
 
     def _claim(
         self,
@@ -386,13 +419,13 @@ class MemoryStateBackend(BaseStateBackend):
         steps = (_I.PENDING, _I.RUNNING) if start else (_I.PENDING,)
         with closing(self._waiting.take(now, queues, tasks)) as waiting:
             for row in waiting:
-                invocation_id, key = row.stored.invocation_id, row.stored.running_key
+                key = row.asked.running_key
                 if key is not None and key in self._running_keys:
-                    changes += self._make(hold_back_moves(row.stored, runner_id), now)
+                    self._make(hold_back_moves(row.stored, runner_id), now, changes)
                     continue
                 for status in steps:
-                    move = Move(invocation_id=invocation_id, status=status, runner_id=runner_id)
-                    changes += self._move(row, move, now)
+                    standing = advance(row.standing, status, runner_id, now)
+                    self._enter(row, standing, runner_id, changes)
                 claimed.append(row.stored)
                 if len(claimed) >= limit:
                     break
@@ -401,57 +434,82 @@ class MemoryStateBackend(BaseStateBackend):
 
     async def apply(self, moves: Sequence[Move]) -> list[InvocationStatusRecord]:
         """See `BaseStateBackend.apply`."""
-        return await self._step(lambda: self._apply(moves))
+        return await self._step(self._apply, moves)
 
     def _apply(self, moves: Sequence[Move]) -> list[InvocationStatusRecord]:
         now = self.now()
+        changes: list[Change] = []
+        records = self._apply_all(moves, now, changes)
+        self.changes.publish(changes)
+        return records
+
+    async def apply_each(self, steps: Sequence[Sequence[Move]]) -> list[Exception | None]:
+        """See `BaseStateBackend.apply_each`."""
+        return await self._step(self._apply_each, steps)
+
+    def _apply_each(self, steps: Sequence[Sequence[Move]]) -> list[Exception | None]:
+        now = self.now()
+        changes: list[Change] = []
+        errors: list[Exception | None] = []
+        for moves in steps:
+            try:
+                self._apply_all(moves, now, changes)
+            except MOVE_ERRORS as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        self.changes.publish(changes)
+        return errors
+
+    def _apply_all(
+        self, moves: Sequence[Move], now: datetime, changes: list[Change]
+    ) -> list[InvocationStatusRecord]:
         if len(moves) > 1:
             self._try_out(moves, now)
-        changes: list[Change] = []
         records: list[InvocationStatusRecord] = []
         for move in moves:
             row = self._row(move.invocation_id)
-            changes += self._move(row, move, now)
+            self._move(row, move, now, changes)
             records.append(_record(row))
-        self.changes.publish(changes)
         return records
 
     def _try_out(self, moves: Sequence[Move], now: datetime) -> None:
         """Raise what is wrong with one of *moves*, before any of them is made."""
-        stored: dict[str, StoredInvocation] = {}
+        standings: dict[str, Standing] = {}
         for move in moves:
             invocation_id = move.invocation_id
-            before = stored.get(invocation_id) or self._row(invocation_id).stored
-            stored[invocation_id] = advance(before, move, now)
+            before = standings.get(invocation_id) or self._row(invocation_id).standing
+            standings[invocation_id] = advance(before, move.status, move.runner_id, now)
 
     async def cancel(self, invocation_id: str, by: str) -> InvocationStatusRecord:
         """See `BaseStateBackend.cancel`."""
-        return await self._step(lambda: self._cancel(invocation_id, by))
+        return await self._step(self._cancel, invocation_id, by)
 
     def _cancel(self, invocation_id: str, by: str) -> InvocationStatusRecord:
         row, now = self._row(invocation_id), self.now()
         moves = list(cancellation_moves(row.stored, by))
+        changes: list[Change] = []
         if moves:
-            self.changes.publish(self._make(moves, now))
+            self._make(moves, now, changes)
         else:
-            row.stored = replace(row.stored, cancel_requested=True)
-            status = _record(row).status
-            self.changes.publish([Change(invocation_id, status, cancel=True)])
+            row.standing = row.standing._replace(cancel_requested=True)
+            changes.append(Change(invocation_id, _record(row).status, cancel=True))
+        self.changes.publish(changes)
         return _record(row)
 
     async def next_due(self, queues: Collection[str] | None = None) -> datetime | None:
         """See `BaseStateBackend.next_due`."""
-        return await self._step(lambda: self._waiting.next_due(queues))
+        return await self._step(self._waiting.next_due, queues)
 
     # --- looking ----------------------------------------------------------------------------------
 
     async def get_outcome(self, invocation_id: str) -> Outcome:
         """See `BaseStateBackend.get_outcome`."""
-        return await self._step(lambda: self._outcome(self._row(invocation_id)))
+        return await self._step(self._outcome, invocation_id)
 
-    @staticmethod
-    def _outcome(row: _Row) -> Outcome:
-        return Outcome(row.stored.invocation_id, _record(row).status, row.result, row.error)
+    def _outcome(self, invocation_id: str) -> Outcome:
+        row = self._row(invocation_id)
+        return Outcome(invocation_id, _record(row).status, row.result, row.error)
 
     async def _get_invocation(self, invocation_id: str) -> StoredInvocation | None:
         def look() -> StoredInvocation | None:
@@ -472,15 +530,14 @@ class MemoryStateBackend(BaseStateBackend):
         def look() -> Page:
             fitting = sorted(
                 (
-                    row.stored
+                    row
                     for row in self._rows.values()
-                    if _fits(row.stored, which)
-                    and (after is None or row.stored.invocation_id < after)
+                    if _fits(row, which) and (after is None or _id(row) < after)
                 ),
                 key=_id,
                 reverse=True,
             )
-            page = fitting[:limit]
+            page = [row.stored for row in fitting[:limit]]
             return Page(page, page[-1].invocation_id if len(fitting) > len(page) > 0 else None)
 
         return await self._step(look)
@@ -489,14 +546,14 @@ class MemoryStateBackend(BaseStateBackend):
         """See `BaseStateBackend.count_by_status`."""
 
         def count() -> dict[InvocationStatus, int]:
-            counts = Counter(row.stored.status for row in self._rows.values())
+            counts = Counter(row.status for row in self._rows.values())
             return {status: number for status, number in counts.items() if status is not None}
 
         return await self._step(count)
 
     async def purge(self, *, over_before: datetime | None = None, limit: int | None = None) -> int:
         """See `BaseStateBackend.purge`."""
-        return await self._step(lambda: self._purge(over_before, limit))
+        return await self._step(self._purge, over_before, limit)
 
     def _purge(self, over_before: datetime | None, limit: int | None) -> int:
         if over_before is None:
@@ -504,12 +561,11 @@ class MemoryStateBackend(BaseStateBackend):
             self._clear()
             self.changes.look_again()  # for what is not there any more
             return number
-        old = [row for row in self._rows.values() if _over(row) and row.changed_at < over_before]
-        for row in old[:limit]:
-            new = row.stored
-            del self._rows[new.invocation_id]
-            if new.idempotency_key is not None:
-                self._by_idempotency.pop((new.task, new.idempotency_key), None)
+        old = [row.asked for row in self._rows.values() if _over_before(row, over_before)]
+        for asked in old[:limit]:
+            del self._rows[asked.invocation_id]
+            if asked.idempotency_key is not None:
+                self._by_idempotency.pop((asked.task, asked.idempotency_key), None)
         return len(old[:limit])
 
     # --- what pynenc's stores do ------------------------------------------------------------------
@@ -520,18 +576,25 @@ class MemoryStateBackend(BaseStateBackend):
             if row is None:
                 self._insert(invocation, self.now())
                 return
-            facts = {name: getattr(invocation, name) for name in NewInvocation.__slots__}
-            row.stored = replace(row.stored, **facts)
+            row.asked = invocation
+            row.standing = row.standing._replace(due_at=invocation.due_at)
             if _waits(row):
                 self._waiting.add(row, self.now())
 
         await self._step(upsert)
 
     async def _add_history(self, invocation: HasId, invocation_history: InvocationHistory) -> None:
-        await self._step(lambda: self._row(id_of(invocation)).history.append(invocation_history))
+        line = invocation_history
+        told = (line.timestamp, line.status, line.execution_context, line.runner_id)
+        await self._step(lambda: self._row(id_of(invocation)).history.append(told))
 
     async def _get_history(self, invocation: HasId) -> list[InvocationHistory]:
-        return await self._step(lambda: list(self._row(id_of(invocation)).history))
+        invocation_id = id_of(invocation)
+        return await self._step(
+            lambda: [
+                InvocationHistory(invocation_id, *line) for line in self._row(invocation_id).history
+            ]
+        )
 
     async def _get_result(self, invocation: HasId) -> str | None:
         return await self._step(lambda: self._row(id_of(invocation)).result)
@@ -552,7 +615,7 @@ class MemoryStateBackend(BaseStateBackend):
         await self._step(put)
 
     async def _flush(self) -> None:
-        await anyio.lowlevel.checkpoint()  # nothing is ever left to be written
+        await self._step(lambda: None)  # nothing is ever left to be written
 
     # --- runners ----------------------------------------------------------------------------------
 
@@ -565,7 +628,7 @@ class MemoryStateBackend(BaseStateBackend):
 
         def look() -> dict[str, bool]:
             return {
-                row.stored.invocation_id: row.stored.cancel_requested
+                row.asked.invocation_id: row.standing.cancel_requested
                 for row in self._owned.values()
                 if _record(row).runner_id == runner_id
             }
@@ -600,12 +663,12 @@ class MemoryStateBackend(BaseStateBackend):
             ]
             changes: list[Change] = []
             for row in lost:
-                changes += self._make(list(recovery_moves(row.stored, recovery)), now)
+                self._make(list(recovery_moves(row.stored, recovery)), now, changes)
             gone = set(self._runners) - alive if runners is None else runners
             for runner_id in gone:
                 self._runners.pop(runner_id, None)
             self.changes.publish(changes)
-            return [row.stored.invocation_id for row in lost]
+            return [row.asked.invocation_id for row in lost]
 
         return await self._step(recover)
 
@@ -712,31 +775,33 @@ class MemoryStateBackend(BaseStateBackend):
             yield each
 
 
-def _id(stored: StoredInvocation) -> str:
-    return stored.invocation_id
+def _id(row: _Row) -> str:
+    return row.asked.invocation_id
 
 
 def _record(row: _Row) -> InvocationStatusRecord:
-    if row.stored.record is None:  # it was stored, and never registered
-        raise InvocationNotFoundError(row.stored.invocation_id)
-    return row.stored.record
+    record = row.standing.record
+    if record is None:  # it was stored, and never registered
+        raise InvocationNotFoundError(row.asked.invocation_id)
+    return record
 
 
-def _over(row: _Row) -> bool:
-    status = row.stored.status
-    return status is not None and status.is_over()
+def _over_before(row: _Row, moment: datetime) -> bool:
+    record = row.standing.record
+    return record is not None and record.status in OVER and record.timestamp < moment
 
 
-def _fits(stored: StoredInvocation, which: InvocationFilter) -> bool:
-    workflow_id = None if stored.workflow is None else stored.workflow.workflow_id
+def _fits(row: _Row, which: InvocationFilter) -> bool:
+    asked = row.asked
+    workflow_id = None if asked.workflow is None else asked.workflow.workflow_id
     return (
-        stored.record is not None
-        and (which.statuses is None or stored.record.status in which.statuses)
-        and which.task in {None, stored.task}
+        row.standing.record is not None
+        and (which.statuses is None or row.status in which.statuses)
+        and which.task in {None, asked.task}
         and which.workflow_id in {None, workflow_id}
-        and which.parent_id in {None, stored.parent_id}
-        and (which.since is None or stored.created_at >= which.since)
-        and (which.until is None or stored.created_at < which.until)
+        and which.parent_id in {None, asked.parent_id}
+        and (which.since is None or row.created_at >= which.since)
+        and (which.until is None or row.created_at < which.until)
     )
 
 
@@ -747,13 +812,13 @@ def _is_lost(
     invocations: Collection[str],
     pending_before: datetime | None,
 ) -> bool:
-    record = row.stored.record
+    record = row.standing.record
     if record is None or record.status not in OWNED:
         return False
     dead = record.runner_id not in alive if runners is None else record.runner_id in runners
     late = pending_before is not None and record.status is _I.PENDING
     return (
         dead
-        or row.stored.invocation_id in invocations
+        or row.asked.invocation_id in invocations
         or (late and record.timestamp < pending_before)  # type: ignore[operator]
     )

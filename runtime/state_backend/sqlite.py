@@ -253,6 +253,10 @@ class SQLiteStateBackend(BaseStateBackend):
         """See `BaseStateBackend.apply`."""
         return await self._write(queue.apply, moves)
 
+    async def apply_each(self, steps: Sequence[Sequence[Move]]) -> list[Exception | None]:
+        """See `BaseStateBackend.apply_each`."""
+        return await self._write(queue.apply_each, steps)
+
     async def cancel(self, invocation_id: str, by: str) -> InvocationStatusRecord:
         """See `BaseStateBackend.cancel`."""
         return await self._write(queue.cancel, invocation_id, by)

@@ -32,6 +32,10 @@ _CONFIG = ConfigDict(
 _SERIALIZING = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="strings")
 
 
+# Parameters that can all be given by name.
+_PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 class Signature:
     """The parameters and the result of one function.
 
@@ -49,11 +53,25 @@ class Signature:
         fields = {p.name: self._field(p) for p in self._signature.parameters.values()}
         arguments = with_config(_CONFIG)(TypedDict("Arguments", fields))  # type: ignore[operator]
         self._arguments = self._adapter(arguments)
+        self._validate = self._arguments.validator.validate_python
+        self._validate_json = self._arguments.validator.validate_json
         self._to_json = SchemaSerializer(self._arguments.core_schema, _SERIALIZING).to_json
         returned = self._signature.return_annotation
         annotation = JsonValue if returned is inspect.Signature.empty else returned
         # In a tuple, for a type with a configuration of its own takes no other one.
         self._result = self._adapter(tuple[annotation], "its result", _CONFIG)  # type: ignore[valid-type]
+        self._result_to_json = self._result.serializer.to_json
+
+        self._plain = all(p.kind in _PLAIN for p in self._signature.parameters.values())
+        #: Those that may be given by place, in their order.
+        self._places = tuple(
+            p.name for p in self._signature.parameters.values() if p.kind is _PLAIN[0]
+        )
+        self._defaults = {
+            p.name: p.default
+            for p in self._signature.parameters.values()
+            if p.default is not inspect.Parameter.empty
+        }
 
     @staticmethod
     def _field(parameter: inspect.Parameter) -> Any:  # noqa: ANN401 - a type
@@ -88,16 +106,26 @@ class Signature:
 
     def dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Return the arguments of this call as a JSON object; raise `TaskArgumentsError`."""
+        if self._plain and len(args) <= len(self._places):
+            by_place = dict(zip(self._places, args, strict=False))
+            values = {**self._defaults, **by_place, **kwargs}
+            if not (kwargs and by_place and by_place.keys() & kwargs.keys()):
+                try:
+                    return self._to_json(self._validate(values), warnings="error").decode()
+                except (ValidationError, PydanticSerializationError, ValueError):
+                    pass  # what is wrong with it is told below
+        return self.check(self._bind(args, kwargs))
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TaskArgumentsError(self._task, [str(error)]) from None
         bound.apply_defaults()
-        values = {
+        return {
             name: list(value) if isinstance(value, tuple) and self._is_rest(name) else value
             for name, value in bound.arguments.items()
         }
-        return self.check(values)
 
     def _is_rest(self, name: str) -> bool:
         kind = self._signature.parameters[name].kind
@@ -106,7 +134,7 @@ class Signature:
     def check(self, values: Mapping[str, Any]) -> str:
         """Return these arguments, by name, as a JSON object; raise `TaskArgumentsError`."""
         try:
-            valid = self._arguments.validate_python(dict(values))
+            valid = self._validate(dict(values))
             return self._to_json(valid, warnings="error").decode()
         except ValidationError as error:
             raise TaskArgumentsError(self._task, _problems(error)) from None
@@ -116,9 +144,11 @@ class Signature:
     def load(self, text: str) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments to call the function with; raise `TaskArgumentsError`."""
         try:
-            values = self._arguments.validate_json(text)
+            values = self._validate_json(text)
         except ValidationError as error:
             raise TaskArgumentsError(self._task, _problems(error)) from None
+        if len(values) == len(self._places) == len(self._signature.parameters):
+            return [*values.values()], {}  # in the order of the parameters, as they were checked
         return self._spread(values)
 
     def _spread(self, values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
@@ -146,7 +176,7 @@ class Signature:
     def dump_result(self, result: Any) -> str:  # noqa: ANN401 - whatever the function returns
         """Return a result as JSON; raise `TaskResultError`."""
         try:
-            return self._result.dump_json((result,), warnings="error").decode()[1:-1]
+            return self._result_to_json((result,), warnings="error").decode()[1:-1]
         except (PydanticSerializationError, ValueError, TypeError) as error:
             raise TaskResultError(self._task, str(error).splitlines()[0]) from None
 

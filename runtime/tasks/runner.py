@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
-from runtime.invocation._exceptions import InvocationNotFoundError, InvocationStatusError
 from runtime.invocation.models import Move, RunnerRecord
 from runtime.invocation.moves import Recovery
 from runtime.invocation.status import InvocationStatus
-from runtime.state_backend.base import BaseStateBackend
+from runtime.state_backend.base import MOVE_ERRORS, BaseStateBackend
 from runtime.state_backend.changes import Change
 from runtime.supervision.unit import UnitHandle, current_unit
 
@@ -70,6 +70,13 @@ class _Lane:
         return self.may_be_more and self.slots.free > 0
 
 
+class _Ending(NamedTuple):
+    """How a body has ended, as the moves that are to be recorded."""
+
+    running: RunningInvocation
+    moves: Sequence[Move]
+
+
 class Runner:
     """Takes what waits in the store, as much as it has free slots for, and runs it.
 
@@ -96,6 +103,9 @@ class Runner:
         self._stopping = trio.Event()
         self._wake = trio.Event()
         self._lanes = list(self._make_lanes())
+        self._endings: list[_Ending] = []
+        self._ended = trio.Event()
+        self._no_more = False  #: bodies, whose ends are to be recorded
 
     def _make_lanes(self) -> Iterator[_Lane]:
         by_kind: tuple[list[str], list[str]] = ([], [])
@@ -140,10 +150,13 @@ class Runner:
                     around.start_soon(self._beat)
                     if self._pool is not None:
                         around.start_soon(self._pool.supervisor.run)
-                    async with trio.open_nursery() as bodies:
-                        unit.started()
-                        await self._take(bodies)
-                        await self._drain(unit)
+                    async with trio.open_nursery() as recording:
+                        recording.start_soon(self._record_ends)
+                        with self._bodies_until_here():
+                            async with trio.open_nursery() as bodies:
+                                unit.started()
+                                await self._take(bodies)
+                                await self._drain(unit)
                     around.cancel_scope.cancel()
         finally:
             # What it owns still, if it has failed, belongs to nobody then: it will be recovered.
@@ -271,17 +284,31 @@ class Runner:
     # --- one body ---------------------------------------------------------------------------------
 
     async def _run_one(self, running: RunningInvocation) -> None:
+        handed_over = False
         try:
             moves, death = await self._attempt(running)
+            if death is None and running.ended is not Ended.CANCELLED:
+                # Not recorded here: others end at the same time, and it costs a wait less.
+                self._endings.append(_Ending(running, moves))
+                self._ended.set()
+                handed_over = True
+                return
             with current_unit().budget.to_the_end():
-                await self._record_end(running, moves, death)
+                await self._record_one(running, moves, death)
         finally:
-            del self._running[running.invocation_id]
-            running.give_slot()
+            if not handed_over:
+                running.give_slot()
+                self._forget(running)
 
-    async def _record_end(
+    def _forget(self, running: RunningInvocation) -> None:
+        del self._running[running.invocation_id]
+        if self._stopping.is_set():  # it is waited for
+            self._wake.set()
+
+    async def _record_one(
         self, running: RunningInvocation, moves: Sequence[Move], death: WorkerDiedError | None
     ) -> None:
+        """Record an end that has consequences."""
         try:
             if moves:
                 await self.backend.apply(moves)
@@ -289,9 +316,47 @@ class Runner:
                 await self._recover(running, death)
             if running.ended is Ended.CANCELLED:
                 await cancel_children(self.backend, running.invocation_id)
-        except (InvocationStatusError, InvocationNotFoundError) as error:
-            # It was taken from this runner meanwhile, or purged, and its result with it.
-            current_unit().note(f"{running.invocation_id} of {running.task.name}: {error}")
+        except MOVE_ERRORS as error:
+            self._note_refusal(running, error)
+
+    @staticmethod
+    def _note_refusal(running: RunningInvocation, error: Exception) -> None:
+        # It was taken from this runner meanwhile, or purged, and its result with it.
+        current_unit().note(f"{running.invocation_id} of {running.task.name}: {error}")
+
+    @contextmanager
+    def _bodies_until_here(self) -> Generator[None]:
+        """Let the recording end after the block."""
+        try:
+            yield
+        finally:
+            self._no_more = True
+            self._ended.set()
+
+    async def _record_ends(self) -> None:
+        """Record how bodies have ended, all those together that have since the last time."""
+        with current_unit().budget.to_the_end():
+            while self._endings or not self._no_more:
+                if not self._endings:
+                    self._ended = trio.Event()
+                    await self._ended.wait()
+                    continue
+                endings, self._endings = self._endings, []
+                await self._record_together(endings)
+
+    async def _record_together(self, endings: list[_Ending]) -> None:
+        # Nothing runs in their slots any more. What is taken for them comes after these ends in the
+        # store, and shares their commit where there are commits.
+        for running, _ in endings:
+            running.give_slot()
+        try:
+            errors = await self.backend.apply_each([moves for _, moves in endings])
+            for (running, _), error in zip(endings, errors, strict=True):
+                if error is not None:
+                    self._note_refusal(running, error)
+        finally:
+            for running, _ in endings:
+                self._forget(running)
 
     async def _recover(self, running: RunningInvocation, death: WorkerDiedError) -> None:
         """Let go on elsewhere, at once, what was the death of its worker."""
@@ -304,7 +369,7 @@ class Runner:
         """Move an invocation of this runner; when it is not its own any more, cancel the body."""
         try:
             await self.backend.set_status(running.invocation_id, status, self.runner_id)
-        except (InvocationStatusError, InvocationNotFoundError):
+        except MOVE_ERRORS:
             running.end(Ended.LOST)
 
     async def _attempt(

@@ -76,7 +76,7 @@ class Task(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
-    @property
+    @cached_property
     def is_async(self) -> bool:
         """Whether it is a coroutine function."""
         return inspect.iscoroutinefunction(self.function)
@@ -92,13 +92,17 @@ class Task(Generic[P, R]):
 
     # --- submitting -------------------------------------------------------------------------------
 
+    @cached_property
+    def _as_is(self) -> Submission[P, R]:
+        return self.with_options()
+
     async def submit(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
         """Submit a call of it; when this returns it is in the store, and will be run.
 
         Raises `TaskArgumentsError` for what it cannot be called with, `NotOpenError` while the
         application does not run. Cancelled, it may have been submitted.
         """
-        return await self.with_options().submit(*args, **kwargs)
+        return await self._as_is.submit(*args, **kwargs)
 
     def with_options(
         self,
@@ -127,7 +131,7 @@ class Task(Generic[P, R]):
 
         Each is the sequence of its positional arguments, or a `Call`.
         """
-        return await self.with_options().submit_many(calls)
+        return await self._as_is.submit_many(calls)
 
     @asynccontextmanager
     async def map(self, calls: Iterable[Call | Sequence[Any]]) -> AsyncGenerator[AsyncGenerator[R]]:
@@ -212,13 +216,13 @@ class Submission(Generic[P, R]):
         now = backend.now()
         new = [self._new(text, now) for text in texts]
         registered: list[Registered] = await backend.register(new)
-        invocations = [
-            Invocation(task, done.invocation_id, each.arguments if done.created else None)
-            for done, each in zip(registered, new, strict=True)
-        ]
-        for done, invocation in zip(registered, invocations, strict=True):
-            if not done.created:
-                await invocation.stored()  # it may have been called with others
+        invocations: list[Invocation[R]] = []
+        for done, each in zip(registered, new, strict=True):
+            if done.created:
+                invocations.append(Invocation(task, done.invocation_id, each.arguments))
+            else:
+                invocations.append(Invocation(task, done.invocation_id))
+                await invocations[-1].stored()  # it may have been called with others
         return invocations
 
     def _new(self, arguments: str, now: datetime) -> NewInvocation:

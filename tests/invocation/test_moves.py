@@ -16,6 +16,7 @@ from runtime.invocation import (
     Move,
     StoredInvocation,
 )
+from runtime.invocation.models import stored_invocation
 from runtime.invocation.moves import (
     BEGUN,
     OWNED,
@@ -44,9 +45,14 @@ def move(status: S, runner_id: str | None = "owner", **more: object) -> Move:
     return replace(Move(invocation_id="i", status=status, runner_id=runner_id), **more)  # type: ignore[arg-type]
 
 
+def after(one: StoredInvocation, each: Move, at: datetime = LATER) -> StoredInvocation:
+    standing = advance(one.standing, each.status, each.runner_id, at, each.due_at)
+    return stored_invocation(one, one.created_at, standing)
+
+
 def walked(one: StoredInvocation, moves: list[Move]) -> StoredInvocation:
     for each in moves:
-        one = advance(one, each, LATER)
+        one = after(one, each)
     return one
 
 
@@ -75,41 +81,41 @@ def test_the_sets() -> None:
 )
 def test_what_a_move_counts(old: S, new: S, counted: dict[str, int]) -> None:
     before = stored(old, attempts=5, retries=5, deaths=5)
-    after = advance(before, move(new), LATER)
-    assert after.record is not None
-    assert (after.status, after.record.timestamp) == (new, LATER)
+    now = after(before, move(new))
+    assert now.record is not None
+    assert (now.status, now.record.timestamp) == (new, LATER)
     for name in ("attempts", "retries", "deaths"):
-        assert getattr(after, name) - getattr(before, name) == counted.get(name, 0)
+        assert getattr(now, name) - getattr(before, name) == counted.get(name, 0)
     kept = {"record", *counted}
     for name in StoredInvocation.__dataclass_fields__.keys() - kept:
-        assert getattr(after, name) == getattr(before, name)
+        assert getattr(now, name) == getattr(before, name)
 
 
 def test_the_due_time_of_a_submission_stays_until_it_waits_again() -> None:
-    one = advance(stored(None, due_at=LATER), move(S.REGISTERED, None), NOW)
+    one = after(stored(None, due_at=LATER), move(S.REGISTERED, None), NOW)
     assert one.due_at == LATER
     one = walked(one, [move(S.PENDING), move(S.RUNNING)])
     assert one.due_at == LATER
     again = LATER + timedelta(hours=1)
-    assert advance(one, move(S.RETRY, due_at=again), LATER).due_at == again
-    assert advance(one, move(S.RETRY), LATER).due_at is None
+    assert after(one, move(S.RETRY, due_at=again)).due_at == again
+    assert after(one, move(S.RETRY)).due_at is None
     back = walked(one, [move(S.KILLED), move(S.REROUTED, None)])
     assert back.due_at is None
 
 
 def test_a_request_to_cancel_ends_with_the_ownership() -> None:
     one = stored(S.RUNNING, cancel_requested=True)
-    assert advance(one, move(S.PAUSED), LATER).cancel_requested
+    assert after(one, move(S.PAUSED)).cancel_requested
     for status in (S.KILLED, S.SUCCESS, S.FAILED, S.RETRY, S.RUNNING_RECOVERY):
-        assert not advance(one, move(status), LATER).cancel_requested
+        assert not after(one, move(status)).cancel_requested
 
 
 def test_a_move_that_is_refused_changes_nothing() -> None:
     one = stored(S.RUNNING)
     with pytest.raises(InvocationStatusOwnershipError):
-        advance(one, move(S.SUCCESS, "other"), LATER)
+        after(one, move(S.SUCCESS, "other"))
     with pytest.raises(InvocationStatusTransitionError):
-        advance(one, move(S.REGISTERED), LATER)
+        after(one, move(S.REGISTERED))
     assert one == stored(S.RUNNING)
 
 
