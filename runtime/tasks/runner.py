@@ -146,9 +146,16 @@ class Runner:
                         await self._drain(unit)
                     around.cancel_scope.cancel()
         finally:
-            # What it owns still, if it has failed, belongs to nobody then: it will be recovered.
             with unit.budget.closing(None):
-                await self.backend.remove_runner(self.runner_id)
+                await self._leave()
+
+    async def _leave(self) -> None:
+        """Be forgotten by the store; what it owns still, as it has failed, goes on at once."""
+        if await self.backend.get_owned(self.runner_id):
+            recovery = self._recovery("its runner has failed")
+            await self.backend.recover(recovery, runners=[self.runner_id])
+        else:
+            await self.backend.remove_runner(self.runner_id)
 
     # --- being alive ------------------------------------------------------------------------------
 
@@ -189,7 +196,7 @@ class Runner:
         lost = (before & unknown) - self._running.keys()
         if lost:
             recovery = self._recovery("its runner has not heard of it")
-            await self.backend.recover(recovery, runners=(), invocations=lost)
+            await self.backend.recover(recovery, runners=(), invocations=lost, owner=self.runner_id)
         return unknown - lost
 
     def _recovery(self, reason: str) -> Recovery:
@@ -233,6 +240,8 @@ class Runner:
             task = self.home.tasks[stored.task]
             running = RunningInvocation(task, stored, lane.slots, self._move_one)
             lane.slots.take()
+            if (before := self._running.get(stored.invocation_id)) is not None:
+                before.end(Ended.LOST)  # taken from this runner, and given to it again
             self._running[stored.invocation_id] = running
             bodies.start_soon(self._run_one, running, name=stored.invocation_id)
 
@@ -273,10 +282,12 @@ class Runner:
     async def _run_one(self, running: RunningInvocation) -> None:
         try:
             moves, death = await self._attempt(running)
-            with current_unit().budget.to_the_end():
-                await self._record_end(running, moves, death)
+            if running.ended is not Ended.LOST:
+                with current_unit().budget.to_the_end():
+                    await self._record_end(running, moves, death)
         finally:
-            del self._running[running.invocation_id]
+            if self._running.get(running.invocation_id) is running:
+                del self._running[running.invocation_id]
             running.give_slot()
 
     async def _record_end(
@@ -295,13 +306,13 @@ class Runner:
 
     async def _recover(self, running: RunningInvocation, death: WorkerDiedError) -> None:
         """Let go on elsewhere, at once, what was the death of its worker."""
-        record = await self.backend.get_status_record(running.invocation_id)
-        if record.runner_id == self.runner_id:
-            recovery, which = self._recovery(str(death)), [running.invocation_id]
-            await self.backend.recover(recovery, runners=(), invocations=which)
+        recovery, which = self._recovery(str(death)), [running.invocation_id]
+        await self.backend.recover(recovery, runners=(), invocations=which, owner=self.runner_id)
 
     async def _move_one(self, running: RunningInvocation, status: InvocationStatus) -> None:
         """Move an invocation of this runner; when it is not its own any more, cancel the body."""
+        if running.ended is Ended.LOST:  # it may be this runner's again, for another attempt
+            return
         try:
             await self.backend.set_status(running.invocation_id, status, self.runner_id)
         except (InvocationStatusError, InvocationNotFoundError):
