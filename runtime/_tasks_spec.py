@@ -45,6 +45,12 @@ class RunnerEntry(NamedEntry):
         description="How many worker processes it has for tasks that are `cpu_bound`; 0: as many"
         " as there are cores, where there are such tasks.",
     )
+    recycle_after: CountAboveZero | None = Field(
+        default=None,
+        description="Calls after which a worker process is replaced by a new one, where a library"
+        " leaks; unset: never.",
+        examples=[100],
+    )
     drain_sec: Seconds | None = Field(
         default=None,
         description="Seconds that it waits for what runs when it is to stop; unset: what the stop"

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -197,3 +198,40 @@ def test_a_script_asks_the_tree_and_stops_it(example: Callable[..., Example]) ->
         text = control.stop()
     # What stops last, the control server and the HTTP face, ends in whatever order.
     assert re.search(r"stopped: api, db, (http, )?tcp(, http)?\b", text)
+
+
+# --- images, secrets ------------------------------------------------------------------------------
+
+
+def test_thumbnails_are_made_in_worker_processes_and_put_on_a_page(
+    example: Callable[..., Example],
+) -> None:
+    images = example("images")
+    pictures = images.folder / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        Image.new("RGB", (400, 100 + number), (number * 50, 0, 0)).save(pictures / f"{number}.jpg")
+    (pictures / "notes.txt").write_text("no picture")
+    with images.run("-m", "runtime", "manifest.yaml"):
+        images.read_until("made 4 thumbnails")
+        images.stop()
+    made = sorted((images.folder / "thumbnails").glob("*.png"))
+    assert [each.name for each in made] == [f"{number}.jpg.png" for number in range(4)]
+    for each in made:
+        with Image.open(each) as image:
+            assert image.width == 128
+    index = (images.folder / "thumbnails" / "index.html").read_text()
+    assert re.findall(r'src="(.*?)"', index) == [each.name for each in made]
+
+
+def test_a_secret_reaches_its_process_and_is_hidden_where_that_prints_it(
+    example: Callable[..., Example],
+) -> None:
+    secrets = example("secrets")
+    with secrets.run("-m", "runtime", "manifest.yaml") as program:
+        assert program.stdout is not None
+        text = program.stdout.read()
+        assert program.wait(LIMIT_SEC) == 0
+    assert "the key has 21 characters" in text
+    assert "asking with the key ***" in text
+    assert "correct-horse" not in text

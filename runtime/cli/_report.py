@@ -106,7 +106,7 @@ class Report:
                 self._tell_slow(slow)
 
     def _tell_slow(self, slow: Sequence[str]) -> None:
-        waits = {name: wait for name in slow if (wait := self._supervisor.stop_wait(name))}
+        waits = {path: wait for path in slow if (wait := self._stop_wait(path))}
         whole = Wait(self._supervisor.stop_left_sec, self._supervisor.stop_within_sec)
         wait = max(waits.values(), default=whole)
         left = f"{wait.left_sec:.1f} s left of {wait.of_sec:.3g} s"
@@ -131,18 +131,23 @@ class Report:
             self._tell_move(event, at_start=at_start)
 
     def _tell_move(self, event: UnitEvent, *, at_start: bool) -> None:
-        stages = self._supervisor.unit(event.unit).lifecycle.stages
+        supervisor, name = self._supervisor.locate(event.unit)
+        stages = supervisor.unit(name).lifecycle.stages
         if self._stop_asked is not None:
             self._note_stop(event.unit, event.new, stages)
         if event.new == stages.running:
             told = at_start and self._console.is_terminal
             # Who waits for its end is told of that.
-            if not told and not self._supervisor.is_awaited(event.unit, *_COMPLETION):
+            if not told and not supervisor.is_awaited(name, *_COMPLETION):
                 self._console.say(f"{event.unit} is {event.reason}")
         elif event.new in (stages.stopped, stages.failed):
             well = event.reason == "stopped" or _is_completion(event.reason)
             if event.reason != "stopped" or self._supervisor.stopping is None:
                 self._console.say(f"{event.unit} {event.reason}", bad=not well)
+
+    def _stop_wait(self, unit: str) -> Wait | None:
+        supervisor, name = self._supervisor.locate(unit)
+        return supervisor.stop_wait(name)
 
     def _note_stop(self, unit: str, new: str | None, stages: Stages[Any]) -> None:
         if new == stages.stopping:

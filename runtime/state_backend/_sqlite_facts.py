@@ -13,6 +13,7 @@ _HEARTBEAT = """INSERT INTO runner
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
     ON CONFLICT (runner_id) DO UPDATE SET host = ?2, pid_space = ?3, pid = ?4, pid_started = ?5,
     started_at = ?6, alive_until = ?7"""
+_IS_KNOWN = "SELECT 1 FROM runner WHERE runner_id = ?"
 _LEASE = """INSERT INTO lease (name, holder, until) VALUES (?1, ?2, ?3)
     ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3 WHERE holder = ?2 OR until <= ?4
     RETURNING holder"""
@@ -30,6 +31,7 @@ _APP = """INSERT INTO app (app_id, module) VALUES (?, ?)
 
 def heartbeat(step: Step, runner: RunnerRecord) -> None:
     """See `BaseStateBackend.heartbeat`."""
+    step.untold = step.one(_IS_KNOWN, runner.runner_id) is None
     step.execute(
         _HEARTBEAT,
         *(runner.runner_id, runner.host, runner.pid_space, runner.pid, runner.pid_started),

@@ -61,13 +61,14 @@ _READY_OF_TASKS = f"""SELECT {COLUMNS} FROM invocation WHERE waiting = 1 AND que
     AND (rank, seq) > (?, ?) AND task IN (SELECT value FROM json_each(?))
     ORDER BY rank, seq LIMIT ?"""
 _ASK_TO_CANCEL = "UPDATE invocation SET cancel_requested = 1 WHERE seq = ?"
+_OF_THESE = "(id IN (SELECT value FROM json_each(?2)) AND (?3 IS NULL OR runner_id = ?3))"
 _LOST = f"""SELECT {COLUMNS} FROM invocation INDEXED BY owned WHERE runner_id IS NOT NULL
     AND (runner_id NOT IN (SELECT runner_id FROM runner WHERE alive_until >= ?1)
-    OR id IN (SELECT value FROM json_each(?2)) OR (status = '{_I.PENDING}' AND changed_at < ?3))
+    OR {_OF_THESE} OR (status = '{_I.PENDING}' AND changed_at < ?4))
     ORDER BY seq"""
 _LOST_OF_RUNNERS = f"""SELECT {COLUMNS} FROM invocation INDEXED BY owned WHERE runner_id IS NOT NULL
     AND (runner_id IN (SELECT value FROM json_each(?1))
-    OR id IN (SELECT value FROM json_each(?2)) OR (status = '{_I.PENDING}' AND changed_at < ?3))
+    OR {_OF_THESE} OR (status = '{_I.PENDING}' AND changed_at < ?4))
     ORDER BY seq"""
 _FORGET_DEAD = "DELETE FROM runner WHERE alive_until < ?"
 _FORGET_RUNNERS = "DELETE FROM runner WHERE runner_id IN (SELECT value FROM json_each(?))"
@@ -276,16 +277,19 @@ def cancel(step: Step, invocation_id: str, by: str) -> InvocationStatusRecord:
 def recover(
     step: Step,
     recovery: Recovery,
+    *,
     runners: Collection[str] | None,
     invocations: Collection[str],
+    owner: str | None,
     pending_before: datetime | None,
 ) -> list[str]:
     """See `BaseStateBackend.recover`."""
     now, late = micros(step.now), maybe_micros(pending_before)
+    these = (_json(invocations), owner, late)
     if runners is None:
-        lost = step.all(_LOST, now, _json(invocations), late)
+        lost = step.all(_LOST, now, *these)
     else:
-        lost = step.all(_LOST_OF_RUNNERS, _json(runners), _json(invocations), late)
+        lost = step.all(_LOST_OF_RUNNERS, _json(runners), *these)
     rows = [Row(values) for values in lost]
     for each in rows:
         step.move(each, recovery_moves(each.stored, recovery))
@@ -298,7 +302,7 @@ def recover(
 
 def purge(step: Step, over_before: datetime | None, limit: int | None) -> int:
     """See `BaseStateBackend.purge`."""
-    step.forgotten = True
+    step.untold = True
     if over_before is None:
         number: int = step.one("SELECT count(*) FROM invocation")[0]
         for table in _EVERYTHING:

@@ -195,9 +195,9 @@ class Step:
         "at",
         "changes",
         "cursor",
-        "forgotten",
         "now",
         "tally",
+        "untold",
     )
 
     def __init__(self, db: apsw.Connection, now: datetime) -> None:
@@ -207,8 +207,8 @@ class Step:
         self.changes: Final[list[Change]] = []
         #: By how much the kept number of each status has changed.
         self.tally: Final[Counter[InvocationStatus | None]] = Counter()
-        #: Whether there are invocations that are not there any more.
-        self.forgotten = False
+        #: Whether something has changed that no change tells: what is gone, a runner that is new.
+        self.untold = False
         self._history: list[tuple[Any, ...]] = []
         self._updates: list[tuple[Any, ...]] = []
         self._inserts: list[tuple[Any, ...]] = []

@@ -68,12 +68,12 @@ Queue = deque[Job[Any]]
 class Batch(NamedTuple):
     """What belongs to one transaction: whom to answer, and what has changed when it is committed.
 
-    *forgotten*: there are invocations that are not there any more.
+    *untold*: something has changed that none of the changes tells.
     """
 
     jobs: list[Job[Any]]
     changes: list[Change]
-    forgotten: bool
+    untold: bool
 
 
 class _Transaction:
@@ -83,7 +83,7 @@ class _Transaction:
         self._db, self._make_step = db, make_step
         self.jobs: Final[list[Job[Any]]] = []
         self.changes: Final[list[Change]] = []
-        self.forgotten = False
+        self.untold = False
         self._tally: Counter[InvocationStatus | None] = Counter()
 
     def run(self, queue: Queue) -> None:
@@ -117,7 +117,7 @@ class _Transaction:
             self.changes.extend(step.changes)
             if step.tally:
                 self._tally.update(step.tally)
-            self.forgotten |= step.forgotten
+            self.untold |= step.untold
         finally:
             step.cursor.close()
         self._db.execute("RELEASE operation")
@@ -136,7 +136,7 @@ def commit_together(
         for job in jobs:
             job.fail(failure)
         return Batch(jobs, [], False)
-    return Batch(transaction.jobs, transaction.changes, transaction.forgotten)
+    return Batch(transaction.jobs, transaction.changes, transaction.untold)
 
 
 class Writer:

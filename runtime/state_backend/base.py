@@ -391,7 +391,11 @@ class BaseStateBackend(ABC):
 
     @abstractmethod
     async def heartbeat(self, runner: RunnerRecord) -> None:
-        """Store that this runner is alive, the first time as well as later."""
+        """Store that this runner is alive, the first time as well as later.
+
+        The first time, others who have the store open hear that something has changed, so that
+        they can watch it.
+        """
 
     @abstractmethod
     async def get_owned(self, runner_id: str) -> dict[str, bool]:
@@ -412,13 +416,15 @@ class BaseStateBackend(ABC):
         *,
         runners: Collection[str] | None = None,
         invocations: Collection[str] = (),
+        owner: str | None = None,
         pending_before: datetime | None = None,
     ) -> list[str]:
         """Take invocations from those who cannot go on with them, and return their ids.
 
         What *runners* own, who are dead and are forgotten; where that is None, what is owned by
-        somebody who is not alive by his heartbeat. These *invocations*, whose worker has died; and
-        what has been pending since before *pending_before*. See `recovery_moves`.
+        somebody who is not alive by his heartbeat. These *invocations*, whose worker has died,
+        unless they have another owner than *owner* by now, where that is given; and what has been
+        pending since before *pending_before*. See `recovery_moves`.
         """
 
     @abstractmethod
@@ -428,15 +434,30 @@ class BaseStateBackend(ABC):
     # --- workflows and applications ---------------------------------------------------------------
 
     @abstractmethod
+    async def _get_workflow_value(self, workflow_id: str, kind: str, key: str) -> str | None:
+        """Return a value as JSON text; *kind* is ``data`` or ``decided``."""
+
+    @abstractmethod
+    async def _set_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        """Store ``data``, as JSON text."""
+
+    @abstractmethod
+    async def _decide_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        """Store what was ``decided``, as JSON text; the first value stays."""
+
     async def set_workflow_data(
         self,
         workflow_identity: WorkflowIdentity,
         key: str,
         value: Any,  # noqa: ANN401 - anything that JSON can hold
     ) -> None:
-        """Store a value for a workflow."""
+        """Store a value for a workflow, which JSON must be able to hold.
 
-    @abstractmethod
+        Raises `TypeError` or `ValueError` for what it cannot.
+        """
+        text = json.dumps(value, allow_nan=False)
+        await self._set_workflow_value(workflow_identity.workflow_id, key, text)
+
     async def get_workflow_data(
         self,
         workflow_identity: WorkflowIdentity,
@@ -444,19 +465,26 @@ class BaseStateBackend(ABC):
         default: Any = None,  # noqa: ANN401 - as above
     ) -> Any:  # noqa: ANN401 - as above
         """Return a value of a workflow, or *default*."""
+        text = await self._get_workflow_value(workflow_identity.workflow_id, "data", key)
+        return default if text is None else json.loads(text)
 
-    @abstractmethod
     async def get_workflow_deterministic_value(self, workflow: WorkflowIdentity, key: str) -> Any:  # noqa: ANN401 - as above
         """Return what was decided once in this workflow, or None."""
+        text = await self._get_workflow_value(workflow.workflow_id, "decided", key)
+        return None if text is None else json.loads(text)
 
-    @abstractmethod
     async def set_workflow_deterministic_value(
         self,
         workflow: WorkflowIdentity,
         key: str,
         value: Any,  # noqa: ANN401 - as above
     ) -> None:
-        """Store what was decided in this workflow; the first value stays."""
+        """Store what was decided in this workflow; the first value stays.
+
+        Raises as `set_workflow_data` does.
+        """
+        text = json.dumps(value, allow_nan=False)
+        await self._decide_workflow_value(workflow.workflow_id, key, text)
 
     @abstractmethod
     async def store_app_info(self, app_info: AppInfo) -> None:

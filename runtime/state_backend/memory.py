@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.errors import ErrorRecord
@@ -208,8 +208,7 @@ class MemoryStateBackend(BaseStateBackend):
         self._registered_keys: dict[str, dict[str, _Row]] = {}
         self._running_keys: dict[str, str] = {}
         self._held_back: dict[str, list[tuple[int, int, _Row]]] = {}
-        self._workflow_data: dict[tuple[str, str], str] = {}
-        self._decided: dict[tuple[str, str], str] = {}
+        self._workflow_values: dict[tuple[str, str, str], str] = {}
         self._workflow_runs: dict[str, WorkflowIdentity] = {}
         self._sub_invocations: dict[str, list[str]] = {}
 
@@ -649,18 +648,16 @@ class MemoryStateBackend(BaseStateBackend):
         *,
         runners: Collection[str] | None = None,
         invocations: Collection[str] = (),
+        owner: str | None = None,
         pending_before: datetime | None = None,
     ) -> list[str]:
         """See `BaseStateBackend.recover`."""
 
         def recover() -> list[str]:
             now = self.now()
+            these = _Lost(runners, invocations, owner, pending_before)
             alive = {each.runner_id for each in self._runners.values() if each.alive_until >= now}
-            lost = [
-                row
-                for row in self._owned.values()
-                if _is_lost(row, alive, runners, invocations, pending_before)
-            ]
+            lost = [row for row in self._owned.values() if these.has(row, alive)]
             changes: list[Change] = []
             for row in lost:
                 self._make(list(recovery_moves(row.stored, recovery)), now, changes)
@@ -687,44 +684,15 @@ class MemoryStateBackend(BaseStateBackend):
 
     # --- workflows and applications ---------------------------------------------------------------
 
-    async def set_workflow_data(
-        self,
-        workflow_identity: WorkflowIdentity,
-        key: str,
-        value: Any,  # noqa: ANN401 - anything that JSON can hold
-    ) -> None:
-        """See `BaseStateBackend.set_workflow_data`."""
-        text = json.dumps(value, allow_nan=False)
-        await self._step(
-            lambda: self._workflow_data.update({(workflow_identity.workflow_id, key): text})
-        )
+    async def _get_workflow_value(self, workflow_id: str, kind: str, key: str) -> str | None:
+        return await self._step(lambda: self._workflow_values.get((workflow_id, kind, key)))
 
-    async def get_workflow_data(
-        self,
-        workflow_identity: WorkflowIdentity,
-        key: str,
-        default: Any = None,  # noqa: ANN401 - as above
-    ) -> Any:  # noqa: ANN401 - as above
-        """See `BaseStateBackend.get_workflow_data`."""
-        text = await self._step(
-            lambda: self._workflow_data.get((workflow_identity.workflow_id, key))
-        )
-        return default if text is None else json.loads(text)
+    async def _set_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        await self._step(lambda: self._workflow_values.update({(workflow_id, "data", key): value}))
 
-    async def get_workflow_deterministic_value(self, workflow: WorkflowIdentity, key: str) -> Any:  # noqa: ANN401 - as above
-        """See `BaseStateBackend.get_workflow_deterministic_value`."""
-        text = await self._step(lambda: self._decided.get((workflow.workflow_id, key)))
-        return None if text is None else json.loads(text)
-
-    async def set_workflow_deterministic_value(
-        self,
-        workflow: WorkflowIdentity,
-        key: str,
-        value: Any,  # noqa: ANN401 - as above
-    ) -> None:
-        """See `BaseStateBackend.set_workflow_deterministic_value`."""
-        text = json.dumps(value, allow_nan=False)
-        await self._step(lambda: self._decided.setdefault((workflow.workflow_id, key), text))
+    async def _decide_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        place = (workflow_id, "decided", key)
+        await self._step(lambda: self._workflow_values.setdefault(place, value))
 
     async def store_app_info(self, app_info: AppInfo) -> None:
         """See `BaseStateBackend.store_app_info`."""
@@ -805,20 +773,30 @@ def _fits(row: _Row, which: InvocationFilter) -> bool:
     )
 
 
-def _is_lost(
-    row: _Row,
-    alive: Collection[str],
-    runners: Collection[str] | None,
-    invocations: Collection[str],
-    pending_before: datetime | None,
-) -> bool:
-    record = row.standing.record
-    if record is None or record.status not in OWNED:
-        return False
-    dead = record.runner_id not in alive if runners is None else record.runner_id in runners
-    late = pending_before is not None and record.status is _I.PENDING
-    return (
-        dead
-        or row.asked.invocation_id in invocations
-        or (late and record.timestamp < pending_before)  # type: ignore[operator]
-    )
+class _Lost(NamedTuple):
+    """Which invocations are to be recovered."""
+
+    runners: Collection[str] | None
+    invocations: Collection[str]
+    owner: str | None
+    pending_before: datetime | None
+
+    def has(self, row: _Row, alive: Collection[str]) -> bool:
+        """Return whether *row* is one of them, while these runners are *alive*."""
+        record = row.standing.record
+        if record is None or record.status not in OWNED:
+            return False
+        if self.runners is None:
+            dead = record.runner_id not in alive
+        else:
+            dead = record.runner_id in self.runners
+        return dead or self._is_named(row, record) or self._is_late(record)
+
+    def _is_named(self, row: _Row, record: InvocationStatusRecord) -> bool:
+        named = row.asked.invocation_id in self.invocations
+        return named and self.owner in {None, record.runner_id}
+
+    def _is_late(self, record: InvocationStatusRecord) -> bool:
+        before = self.pending_before
+        late = before is not None and record.timestamp < before
+        return late and record.status is _I.PENDING

@@ -7,14 +7,13 @@ look now and then in case one was lost.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import anyio
 import apsw
@@ -184,14 +183,14 @@ class SQLiteStateBackend(BaseStateBackend):
         if self._writer is not None:
             # By itself, and not by what the writer's task would do later: a turn of the loop less.
             soon(self._writer.answer, batch)
-        if wakeups is not None and (batch.changes or batch.forgotten):
-            wakeups.tell(None if batch.forgotten else batch.changes)
+        if wakeups is not None and (batch.changes or batch.untold):
+            wakeups.tell(None if batch.untold else batch.changes)
 
     def _tell(self, batch: Batch) -> None:
         if batch.changes:
             self.changes.publish(batch.changes)
-        if batch.forgotten:
-            self.changes.look_again()  # for what is not there any more
+        if batch.untold:
+            self.changes.look_again()  # for what may not be there any more
 
     async def _flush(self) -> None:
         await self._write(_nothing)
@@ -271,10 +270,18 @@ class SQLiteStateBackend(BaseStateBackend):
         *,
         runners: Collection[str] | None = None,
         invocations: Collection[str] = (),
+        owner: str | None = None,
         pending_before: datetime | None = None,
     ) -> list[str]:
         """See `BaseStateBackend.recover`."""
-        return await self._write(queue.recover, recovery, runners, invocations, pending_before)
+        return await self._write(
+            queue.recover,
+            recovery,
+            runners=runners,
+            invocations=invocations,
+            owner=owner,
+            pending_before=pending_before,
+        )
 
     async def purge(self, *, over_before: datetime | None = None, limit: int | None = None) -> int:
         """See `BaseStateBackend.purge`."""
@@ -350,41 +357,14 @@ class SQLiteStateBackend(BaseStateBackend):
 
     # --- workflows and applications ---------------------------------------------------------------
 
-    async def set_workflow_data(
-        self,
-        workflow_identity: WorkflowIdentity,
-        key: str,
-        value: Any,  # noqa: ANN401 - anything that JSON can hold
-    ) -> None:
-        """See `BaseStateBackend.set_workflow_data`."""
-        text = json.dumps(value, allow_nan=False)
-        await self._write(facts.set_workflow_value, workflow_identity.workflow_id, key, text)
+    async def _get_workflow_value(self, workflow_id: str, kind: str, key: str) -> str | None:
+        return await self._read(looks.workflow_value, workflow_id, kind, key)
 
-    async def get_workflow_data(
-        self,
-        workflow_identity: WorkflowIdentity,
-        key: str,
-        default: Any = None,  # noqa: ANN401 - as above
-    ) -> Any:  # noqa: ANN401 - as above
-        """See `BaseStateBackend.get_workflow_data`."""
-        workflow_id = workflow_identity.workflow_id
-        text = await self._read(looks.workflow_value, workflow_id, "data", key)
-        return default if text is None else json.loads(text)
+    async def _set_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        await self._write(facts.set_workflow_value, workflow_id, key, value)
 
-    async def get_workflow_deterministic_value(self, workflow: WorkflowIdentity, key: str) -> Any:  # noqa: ANN401 - as above
-        """See `BaseStateBackend.get_workflow_deterministic_value`."""
-        text = await self._read(looks.workflow_value, workflow.workflow_id, "decided", key)
-        return None if text is None else json.loads(text)
-
-    async def set_workflow_deterministic_value(
-        self,
-        workflow: WorkflowIdentity,
-        key: str,
-        value: Any,  # noqa: ANN401 - as above
-    ) -> None:
-        """See `BaseStateBackend.set_workflow_deterministic_value`."""
-        text = json.dumps(value, allow_nan=False)
-        await self._write(facts.decide_workflow_value, workflow.workflow_id, key, text)
+    async def _decide_workflow_value(self, workflow_id: str, key: str, value: str) -> None:
+        await self._write(facts.decide_workflow_value, workflow_id, key, value)
 
     async def store_app_info(self, app_info: AppInfo) -> None:
         """See `BaseStateBackend.store_app_info`."""

@@ -4,6 +4,7 @@ from runtime.invocation.models import OnDuplicate as OnDuplicate
 
 from ._exceptions import DuplicateTaskError as DuplicateTaskError
 from ._exceptions import JobFailedError as JobFailedError
+from ._exceptions import OnlySubmitsError as OnlySubmitsError
 from ._exceptions import TaskArgumentsError as TaskArgumentsError
 from ._exceptions import TaskDefinitionError as TaskDefinitionError
 from ._exceptions import TaskError as TaskError

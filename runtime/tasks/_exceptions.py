@@ -4,6 +4,7 @@ TaskError
 ├── TaskDefinitionError   (TypeError) a function cannot be a task as it is written
 ├── TaskArgumentsError    (ValueError) it cannot be called so; nothing was submitted
 ├── TaskResultError       what it has returned does not fit its annotation, or JSON
+├── OnlySubmitsError      a body in a worker process has asked for more than to submit
 ├── UnknownTaskError      (LookupError)
 ├── DuplicateTaskError    (ValueError)
 └── JobFailedError        the call that a job has made has failed
@@ -60,6 +61,23 @@ class TaskResultError(TaskError):
 
     def __str__(self) -> str:
         return f"task {self.task} has returned what it may not: {self.problem}"
+
+
+class OnlySubmitsError(TaskError):
+    """A body that is cpu_bound can submit calls, and not wait for them or ask about them."""
+
+    wanted: str
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+    def __str__(self) -> str:
+        return (
+            "a task that is cpu_bound can submit others, and do nothing else with them"
+            f" ({self.wanted}): let a task that is not, an async one or one in a thread,"
+            " submit both and wait"
+        )
 
 
 class UnknownTaskError(TaskError, LookupError):

@@ -1,7 +1,7 @@
 """The program of a worker process: runs one cpu-bound task after the other, and ends at EOF.
 
 Started by `workers`, with the number of a socket that nobody else has. The first message is how to
-find tasks, each other one a call; see `_frames`.
+find tasks, each other one a call, during which it may ask; see `_frames` and `asking`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import runpy
 import socket
 import sys
 from contextlib import suppress
+from contextvars import copy_context
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from ._exceptions import TaskDefinitionError
 from ._frames import Unpacker, pack
+from .asking import Ask, AskingStore, InvocationInWorker
 from .failures import Failure, failure_of
-from .task import Task
-
-#: The name of the program that was started, where a worker runs it: nothing under an
-#: ``if __name__ == "__main__"`` is run again.
-MAIN_AGAIN = "__runtime_worker__"
+from .home import store_of_runner
+from .invocation import waiting_in
+from .task import MAIN_AGAIN, Task
 
 
 class Tasks:
@@ -59,13 +59,16 @@ class Tasks:
         return self._main
 
 
-def run(tasks: Tasks, call: dict[str, Any]) -> dict[str, Any]:
-    """Make one call; return what is to be answered."""
+def run(tasks: Tasks, call: dict[str, Any], ask: Ask) -> dict[str, Any]:
+    """Make one call; return what is to be answered. *ask* asks the runner meanwhile."""
     task: Task[..., Any] | None = None
     try:
         task = tasks.find(call["module"], call["qualname"])
         args, kwargs = task.signature.load(call["arguments"])
-        return {"result": task.signature.dump_result(task.function(*args, **kwargs))}
+        context = copy_context()  # what it sets there is gone with the call
+        context.run(store_of_runner.set, AskingStore(ask).as_store())
+        context.run(waiting_in.set, InvocationInWorker(task, call))
+        return {"result": task.signature.dump_result(context.run(task.function, *args, **kwargs))}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge of a task
         if task is None:
             return {"failure": Failure.of(error).to_json_object()}
@@ -92,8 +95,16 @@ def main(fd: int) -> None:
         tasks = Tasks(hello["main_path"])
         tasks.prepare(hello["modules"])
         connection.sendall(pack({"ready": True}))
+
+        def ask(question: dict[str, Any]) -> dict[str, Any]:
+            connection.sendall(pack(question))
+            told = _receive(connection, unpacker)
+            if told is None:  # nobody is there any more who could take a result
+                os._exit(1)
+            return told
+
         while (call := _receive(connection, unpacker)) is not None:
-            connection.sendall(pack(run(tasks, call)))
+            connection.sendall(pack(run(tasks, call, ask)))
 
 
 def _become_like(hello: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import trio
 
 from runtime.supervision.unit import current_unit
 
+from .asking import answer
 from .failures import Failure
 from .running import RunningInvocation
 from .workers import WorkerPool
@@ -80,14 +81,18 @@ class Bodies:
         if self._pool is None:  # the runner does not even claim such a task
             raise RuntimeError(f"{running.task.name} is cpu_bound, and there are no workers")
         message = {
+            "invocation_id": running.invocation_id,
+            "attempt": running.attempt,
             "module": running.task.module,
             "qualname": running.task.qualname,
             "arguments": running.arguments_json,
             "retries": running.retries,
         }
         what = f"{running.invocation_id} of {running.task.name}"
-        answer = await self._pool.call(message, what)
-        if "failure" in answer:
-            raise FailedInWorkerError(Failure.from_json_object(answer["failure"]))
-        result: str = answer["result"]
+        ended = await self._pool.call(
+            message, what, partial(answer, running.task.home.state_backend)
+        )
+        if "failure" in ended:
+            raise FailedInWorkerError(Failure.from_json_object(ended["failure"]))
+        result: str = ended["result"]
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from runtime.state_backend._exceptions import NotOpenError
@@ -15,6 +16,10 @@ from .task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+#: In a worker process, while it makes a call: where its runner has its store.
+store_of_runner: ContextVar[BaseStateBackend | None] = ContextVar("store_of_runner", default=None)
 
 
 class TaskDecorator(Protocol):
@@ -100,9 +105,10 @@ class TaskHome:
     @property
     def state_backend(self) -> BaseStateBackend:
         """The open store; raises `NotOpenError` while there is none."""
-        if self._backend is None:
+        backend = self._backend or store_of_runner.get()
+        if backend is None:
             raise NotOpenError("(none)", "tasks are submitted while their application runs")
-        return self._backend
+        return backend
 
     @contextmanager
     def using(self, backend: BaseStateBackend) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -27,6 +28,7 @@ from runtime.state_backend.base import BaseStateBackend, InvocationFilter, Invoc
 from ._exceptions import TaskError
 
 R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 _I = InvocationStatus
 _NOT_OVER = frozenset(status for status in _I if not status.is_over())
 _BY = "cancelled by request"  #: who owns for a moment what is killed while it waits
@@ -53,10 +55,16 @@ class Invocable(Protocol[R_co]):
 
 
 class Waiter(Protocol):
-    """Who is paused while it waits for another invocation."""
+    """The invocation whose body runs: it is paused while it waits for another one."""
+
+    invocation_id: str
 
     def pausing(self) -> AbstractAsyncContextManager[None]:
         """Pause for the length of the block."""
+        ...
+
+    def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a coroutine function returns, in the plain code of a body."""
         ...
 
 
@@ -162,8 +170,17 @@ class Invocation(Generic[R_co]):
     # --- from plain code in threads ---------------------------------------------------------------
 
     def wait_result(self) -> R_co:
-        """Return as `result` does, in a plain function of a task or another thread of the loop."""
-        return anyio.from_thread.run(self.result)
+        """Return as `result` does, in a plain function of a task or another thread of the loop.
+
+        Raises `OnlySubmitsError` in a task that is cpu_bound.
+        """
+        return call_from_plain(self.result)
+
+
+def call_from_plain(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return what a coroutine function returns, in the body of a task or a thread of the loop."""
+    waiter = waiting_in.get()
+    return anyio.from_thread.run(function) if waiter is None else waiter.call_from_plain(function)
 
 
 async def cancel(backend: BaseStateBackend, invocation_id: str) -> InvocationStatusRecord:

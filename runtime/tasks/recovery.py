@@ -13,6 +13,7 @@ import trio
 from runtime.invocation.models import RunnerRecord
 from runtime.invocation.moves import Recovery
 from runtime.state_backend.base import BaseStateBackend
+from runtime.state_backend.changes import Change
 from runtime.supervision.unit import UnitHandle
 
 from .whereabouts import is_dead, is_of_this_host
@@ -39,25 +40,41 @@ class RecoverySettings:
 class RecoverySweep:
     """Takes invocations from those who cannot go on with them; ``run`` is the body of its unit.
 
-    The death of a runner's process on this host is seen at once, by a pidfd.
+    The death of a runner's process on this host is seen at once, by a pidfd: of each runner from
+    when the store has told of it, which is when the runner begins.
     """
 
     def __init__(self, backend: BaseStateBackend, settings: RecoverySettings) -> None:
         self.backend: BaseStateBackend = backend
         self.settings: RecoverySettings = settings
         self.sweeper_id: str = f"recovery-{secrets.token_hex(6)}"
-        self._watched: set[str] = set()
+        #: The ids of the runners whose processes are watched.
+        self.watched: set[str] = set()
+        self._changed = trio.Event()
 
     async def run(self, *, task_status: UnitHandle) -> None:
-        """Sweep until cancelled."""
-        async with trio.open_nursery() as watches:
-            task_status.started()
-            while True:
-                runners = await self.backend.get_runners()
-                await self._take_from_dead(runners, task_status)
-                self._watch_all(runners, watches, task_status)
-                await self._sweep(task_status)
-                await trio.sleep(self.settings.sweep_sec)
+        """Sweep, at once and time after time, until cancelled."""
+        with self.backend.changes.listen(self._hear):
+            async with trio.open_nursery() as watches:
+                watches.start_soon(self._meet, watches, task_status)
+                task_status.started()
+                while True:
+                    self._changed.set()  # in case nobody has told of one
+                    await self._sweep(task_status)
+                    await trio.sleep(self.settings.sweep_sec)
+
+    def _hear(self, changes: list[Change]) -> None:
+        if not changes:  # a runner may be new
+            self._changed.set()
+
+    async def _meet(self, watches: trio.Nursery, unit: UnitHandle) -> None:
+        """Look at the runners whenever one may be new: who is dead, and who is to be watched."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            runners = await self.backend.get_runners()
+            await self._take_from_dead(runners, unit)
+            self._watch_all(runners, watches, unit)
 
     def _recovery(self, reason: str) -> Recovery:
         return Recovery(self.sweeper_id, reason, self.settings.quarantine_after)
@@ -78,8 +95,8 @@ class RecoverySweep:
     ) -> None:
         for runner in runners:
             elsewhere = runner.pid == os.getpid() or not is_of_this_host(runner)
-            if runner.runner_id not in self._watched and not elsewhere:
-                self._watched.add(runner.runner_id)
+            if runner.runner_id not in self.watched and not elsewhere:
+                self.watched.add(runner.runner_id)
                 watches.start_soon(self._watch, runner, unit)
 
     async def _watch(self, runner: RunnerRecord, unit: UnitHandle) -> None:
@@ -87,14 +104,14 @@ class RecoverySweep:
         try:
             pidfd = os.pidfd_open(runner.pid)
         except OSError:  # it has ended; or the platform has none: there are its heartbeats
-            self._watched.discard(runner.runner_id)
+            self.watched.discard(runner.runner_id)
             return
         try:
             if not is_dead(runner):  # else the pid is somebody else's already
                 await trio.lowlevel.wait_readable(pidfd)
         finally:
             os.close(pidfd)
-            self._watched.discard(runner.runner_id)
+            self.watched.discard(runner.runner_id)
         known = [each.runner_id for each in await self.backend.get_runners()]
         if runner.runner_id in known:
             await self._take_from(runner, unit)

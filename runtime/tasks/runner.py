@@ -159,9 +159,16 @@ class Runner:
                                 await self._drain(unit)
                     around.cancel_scope.cancel()
         finally:
-            # What it owns still, if it has failed, belongs to nobody then: it will be recovered.
             with unit.budget.closing(None):
-                await self.backend.remove_runner(self.runner_id)
+                await self._leave()
+
+    async def _leave(self) -> None:
+        """Be forgotten by the store; what it owns still, as it has failed, goes on at once."""
+        if await self.backend.get_owned(self.runner_id):
+            recovery = self._recovery("its runner has failed")
+            await self.backend.recover(recovery, runners=[self.runner_id])
+        else:
+            await self.backend.remove_runner(self.runner_id)
 
     # --- being alive ------------------------------------------------------------------------------
 
@@ -202,7 +209,7 @@ class Runner:
         lost = (before & unknown) - self._running.keys()
         if lost:
             recovery = self._recovery("its runner has not heard of it")
-            await self.backend.recover(recovery, runners=(), invocations=lost)
+            await self.backend.recover(recovery, runners=(), invocations=lost, owner=self.runner_id)
         return unknown - lost
 
     def _recovery(self, reason: str) -> Recovery:
@@ -246,6 +253,8 @@ class Runner:
             task = self.home.tasks[stored.task]
             running = RunningInvocation(task, stored, lane.slots, self._move_one)
             lane.slots.take()
+            if (before := self._running.get(stored.invocation_id)) is not None:
+                before.end(Ended.LOST)  # taken from this runner, and given to it again
             self._running[stored.invocation_id] = running
             bodies.start_soon(self._run_one, running, name=stored.invocation_id)
 
@@ -287,6 +296,8 @@ class Runner:
         handed_over = False
         try:
             moves, death = await self._attempt(running)
+            if running.ended is Ended.LOST:
+                return
             if death is None and running.ended is not Ended.CANCELLED:
                 # Not recorded here: others end at the same time, and it costs a wait less.
                 self._endings.append(_Ending(running, moves))
@@ -301,7 +312,9 @@ class Runner:
                 self._forget(running)
 
     def _forget(self, running: RunningInvocation) -> None:
-        del self._running[running.invocation_id]
+        # It may be this runner's again, for another attempt.
+        if self._running.get(running.invocation_id) is running:
+            del self._running[running.invocation_id]
         if self._stopping.is_set():  # it is waited for
             self._wake.set()
 
@@ -349,9 +362,11 @@ class Runner:
         # store, and shares their commit where there are commits.
         for running, _ in endings:
             running.give_slot()
+        # What was lost meanwhile may be this runner's again, for another attempt.
+        told = [each for each in endings if each.running.ended is not Ended.LOST]
         try:
-            errors = await self.backend.apply_each([moves for _, moves in endings])
-            for (running, _), error in zip(endings, errors, strict=True):
+            errors = await self.backend.apply_each([moves for _, moves in told])
+            for (running, _), error in zip(told, errors, strict=True):
                 if error is not None:
                     self._note_refusal(running, error)
         finally:
@@ -360,13 +375,13 @@ class Runner:
 
     async def _recover(self, running: RunningInvocation, death: WorkerDiedError) -> None:
         """Let go on elsewhere, at once, what was the death of its worker."""
-        record = await self.backend.get_status_record(running.invocation_id)
-        if record.runner_id == self.runner_id:
-            recovery, which = self._recovery(str(death)), [running.invocation_id]
-            await self.backend.recover(recovery, runners=(), invocations=which)
+        recovery, which = self._recovery(str(death)), [running.invocation_id]
+        await self.backend.recover(recovery, runners=(), invocations=which, owner=self.runner_id)
 
     async def _move_one(self, running: RunningInvocation, status: InvocationStatus) -> None:
         """Move an invocation of this runner; when it is not its own any more, cancel the body."""
+        if running.ended is Ended.LOST:  # it may be this runner's again, for another attempt
+            return
         try:
             await self.backend.set_status(running.invocation_id, status, self.runner_id)
         except MOVE_ERRORS:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio.from_thread
 import trio
 
 from runtime.invocation.models import StoredInvocation
@@ -16,6 +18,7 @@ from runtime.supervision.unit import current_unit
 from .invocation import Invocation, waiting_in
 from .task import Task
 
+T = TypeVar("T")
 _I = InvocationStatus
 
 
@@ -53,11 +56,25 @@ class Slots:
 Mover = Callable[["RunningInvocation", InvocationStatus], Awaitable[None]]
 
 
-class RunningInvocation(Invocation[Any]):
-    """An invocation whose body runs in this runner."""
+class CurrentInvocation(Invocation[Any]):
+    """The invocation whose body asks: what its body may want to know of it."""
 
-    # What is run here is a task itself; others know it by less.
+    # What is run is a task itself; others know it by less.
     task: Task[..., Any]  # pyright: ignore[reportIncompatibleVariableOverride]
+    attempt: int  #: 1 for the first one
+    retries: int  #: how often it was tried again before this attempt
+
+    @abstractmethod
+    def pausing(self) -> AbstractAsyncContextManager[None]:
+        """Be paused for the length of the block, while the body waits for another one."""
+
+    @abstractmethod
+    def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a coroutine function returns, in the plain code of the body."""
+
+
+class RunningInvocation(CurrentInvocation):
+    """An invocation whose body runs in this runner."""
 
     def __init__(
         self, task: Task[..., Any], stored: StoredInvocation, slots: Slots, move: Mover
@@ -67,14 +84,10 @@ class RunningInvocation(Invocation[Any]):
         self.scope: trio.CancelScope = trio.CancelScope()
         self.ended: Ended | None = None
         self.paused: bool = False
-        self._retries, self._slots, self._move = stored.retries, slots, move
+        self.retries: int = stored.retries
+        self._slots, self._move = slots, move
         self._waits = 0  # of its tasks that wait for others
         self._moving = trio.Lock()
-
-    @property
-    def retries(self) -> int:
-        """How often it was tried again before this attempt."""
-        return self._retries
 
     def end(self, why: Ended) -> None:
         """Cancel the body, unless it has been already."""
@@ -92,6 +105,10 @@ class RunningInvocation(Invocation[Any]):
         finally:
             self._waits -= 1
             await self._pause_or_resume()
+
+    def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what *function* returns on the loop; for threads that the loop has started."""
+        return anyio.from_thread.run(function)
 
     async def _pause_or_resume(self) -> None:
         # Shielded, for a move that has been made and is not known of would leave it paused for
@@ -113,7 +130,10 @@ class RunningInvocation(Invocation[Any]):
             self._slots.give()
 
 
-def current_invocation() -> RunningInvocation | None:
-    """Return the invocation whose body the caller is part of; None outside of every task."""
+def current_invocation() -> CurrentInvocation | None:
+    """Return the invocation whose body the caller is part of; None outside of every task.
+
+    In a worker process as well: there it knows of itself, and can be asked for nothing else.
+    """
     found = waiting_in.get()
-    return found if isinstance(found, RunningInvocation) else None
+    return found if isinstance(found, CurrentInvocation) else None

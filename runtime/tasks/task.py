@@ -12,14 +12,17 @@ from math import inf
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import anyio
-import anyio.from_thread
 
 from runtime.invocation.models import NewInvocation, Registered, new_invocation_id
 
 from ._exceptions import TaskDefinitionError
 from .arguments import Signature, digest
-from .invocation import Home, Invocation, waiting_in
+from .invocation import Home, Invocation, call_from_plain, waiting_in
 from .options import ConcurrencyControl, TaskOptions
+
+#: The name of the program that was started, where a worker process runs it: nothing under an
+#: ``if __name__ == "__main__"`` is run again.
+MAIN_AGAIN = "__runtime_worker__"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -172,7 +175,7 @@ class Task(Generic[P, R]):
 
     def submit_from_thread(self, *args: P.args, **kwargs: P.kwargs) -> Invocation[R]:
         """Submit from a plain function of a task, or another thread that the loop has started."""
-        return anyio.from_thread.run(lambda: self.submit(*args, **kwargs))
+        return call_from_plain(lambda: self.submit(*args, **kwargs))
 
     def invocation(self, invocation_id: str) -> Invocation[R]:
         """Return the invocation of this id; whether there is one is seen when it is asked."""
@@ -230,7 +233,7 @@ class Submission(Generic[P, R]):
         due_at = wishes.due_at
         if due_at is None and wishes.delay_sec > 0:
             due_at = now + timedelta(seconds=wishes.delay_sec)
-        parent: Any = waiting_in.get()
+        parent = waiting_in.get()
         return NewInvocation(
             invocation_id=new_invocation_id(now),
             task=task.name,
@@ -259,6 +262,8 @@ def _key(task: Task[..., Any], control: ConcurrencyControl, arguments: str) -> s
 
 def _module_of(function: Callable[..., Any]) -> str:
     """Return the module's name, also of a function of the program that was started."""
+    if function.__module__ == MAIN_AGAIN:
+        return "__main__"
     if function.__module__ != "__main__":
         return function.__module__
     spec = getattr(sys.modules["__main__"], "__spec__", None)

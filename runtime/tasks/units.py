@@ -175,6 +175,7 @@ def manifest_units(
                 concurrency=each.concurrency,
                 queues=None if each.queues is None else tuple(each.queues),
                 processes=each.processes,
+                recycle_after=each.recycle_after,
                 heartbeat_sec=tasks.heartbeat_sec,
                 lease_sec=tasks.lease_sec,
                 quarantine_after=tasks.quarantine_after,

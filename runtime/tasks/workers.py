@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from signal import SIGKILL
@@ -34,6 +34,10 @@ _CHUNK = 65_536
 _EXIT_SEC = 1.0
 
 
+#: Answers what a worker asks while it makes a call.
+Serve = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
 class WorkerDiedError(Exception):
     """A worker process has ended, *how* says how, while it ran a task."""
 
@@ -59,18 +63,21 @@ class WorkerProcess:
         self._connection = connection
         self._unpacker = Unpacker()
 
-    async def call(self, message: dict[str, Any]) -> dict[str, Any]:
+    async def call(self, message: dict[str, Any], serve: Serve | None = None) -> dict[str, Any]:
         """Return the answer; raise `WorkerDiedError` when there is to be none.
 
-        Cancelled, it is of no more use, for an answer may come still.
+        *serve* answers what the worker asks meanwhile. Cancelled, it is of no more use, for an
+        answer may come still.
         """
         try:
             await self._connection.send_all(pack(message))
             while piece := await self._connection.receive_some(_CHUNK):
-                answer = self._unpacker.feed(piece)
-                if answer is not None:
-                    self.calls += 1
-                    return answer
+                said = self._unpacker.feed(piece)
+                if said is None:
+                    continue
+                if serve is None or "ask" not in said:
+                    return said
+                await self._connection.send_all(pack(await serve(said)))
         except trio.BrokenResourceError:
             pass
         raise WorkerDiedError(self.name, self.pid, await self._how())
@@ -123,8 +130,8 @@ class WorkerPool:
         body = partial(self._run, name, Output())
         return Unit(name=name, body=body, kind="worker", restart=_RESTART)
 
-    async def call(self, message: dict[str, Any], what: str) -> dict[str, Any]:
-        """Have a worker answer *message*; raise `WorkerDiedError`.
+    async def call(self, message: dict[str, Any], what: str, serve: Serve) -> dict[str, Any]:
+        """Have a worker answer *message*, and answer by *serve* what it asks; `WorkerDiedError`.
 
         Cancelled, the worker is killed, with all that it has started, before this returns; another
         one takes its place. *what* says what it did then.
@@ -133,13 +140,14 @@ class WorkerPool:
             await self._freed.park()
         worker = self._idle.popleft()
         try:
-            answer = await worker.call(message)
+            answer = await worker.call(message, serve)
         except BaseException:
             # Whatever it was, nobody knows what it is at now.
             self._ask_another(worker, f"{what} was cut off")
             with current_unit().budget.to_the_end():
                 await worker.ended.wait()
             raise
+        worker.calls += 1
         if self._recycle_after is not None and worker.calls >= self._recycle_after:
             self._ask_another(worker, f"it has made {worker.calls} calls")
         else:

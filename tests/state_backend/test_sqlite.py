@@ -29,6 +29,7 @@ from runtime.invocation.models import (
     Move,
     NewInvocation,
     OnDuplicate,
+    RunnerRecord,
     WorkflowIdentity,
     new_invocation_id,
 )
@@ -609,6 +610,37 @@ async def test_the_socket_of_one_that_was_killed_is_taken_away(path: Path) -> No
         await store.wait_for_all_async_operations()  # the others are told after who waits
         assert len(list(folder.iterdir())) == 1
     assert not folder.exists()
+
+
+async def test_others_are_told_of_a_new_runner_and_of_no_heartbeat(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 1_000)
+    told: list[object] = []
+    async with opened(path) as one, opened(path) as other:
+        now = one.now()
+        alive = RunnerRecord(
+            runner_id="r",
+            host="here",
+            pid_space="b",
+            pid=7,
+            pid_started=1,
+            started_at=now,
+            alive_until=now,
+        )
+        ended = trio.Event()
+
+        def hear(changes: list[Change]) -> None:
+            told.append([each.status for each in changes])
+            if changes:
+                ended.set()
+
+        with other.changes.listen(hear):
+            for _ in range(3):
+                await one.heartbeat(alive)
+            await one.register([new("a")])
+            await ended.wait()
+    assert told == [[], [S.REGISTERED]]
 
 
 HOLD_OPEN = """

@@ -7,9 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-from runtime import Application
+import trio
+
+from runtime import Application, current_invocation
+from runtime.invocation import NewInvocation
+from runtime.tasks import OnlySubmitsError
 
 app = Application(runners=[{"name": "worker", "processes": 2, "drain_sec": 0.2}])
 
@@ -40,6 +45,55 @@ def say(text: str, folder: Path) -> Path:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     return folder / text
+
+
+@app.task
+async def double(number: int) -> int:
+    return 2 * number
+
+
+@app.task
+def told(name: str) -> str:
+    return name
+
+
+@app.task(cpu_bound=True, max_retries=1, retry_delay_sec=0.01)
+def submit_others(numbers: list[int]) -> list[str]:
+    """Submit in all the ways that there are, at the second attempt; return the ids."""
+    me = current_invocation()
+    assert me is not None
+    assert me.arguments == {"numbers": numbers}
+    if me.attempt == 1:
+        raise OutOfRangeError(me.retries)
+    ids = [me.invocation_id]
+    ids += [double.submit_from_thread(number).invocation_id for number in numbers]
+    once = double.with_options(idempotency_key="once")
+    ids += [trio.run(once.submit, number).invocation_id for number in numbers]
+    return ids
+
+
+@app.task(cpu_bound=True)
+def ask_too_much() -> list[str]:
+    child = double.submit_from_thread(1)
+    said: list[str] = []
+    for ask in (child.wait_result, partial(trio.run, child.status), partial(trio.run, child.wait)):
+        try:
+            ask()
+        except OnlySubmitsError as error:
+            said.append(error.wanted)
+    try:
+        told.submit_from_thread(7)  # type: ignore[arg-type]
+    except ValueError as error:
+        said.append(str(error))
+    return said
+
+
+@app.task(cpu_bound=True)
+def submit_twice() -> None:
+    """Register an id that is there: what the store raises is raised here."""
+    me, store = current_invocation(), app.state_backend
+    assert me is not None
+    trio.run(store.register, [NewInvocation(invocation_id=me.invocation_id, task=me.task.name)])
 
 
 @app.task(cpu_bound=True)

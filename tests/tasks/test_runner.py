@@ -16,7 +16,9 @@ from runtime.supervision import Unit
 from runtime.tasks import Invocation, RunnerSettings, TaskHome
 from runtime.tasks.recovery import RecoverySettings
 from runtime.tasks.runner import Runner
+from runtime.tasks.running import RunningInvocation, Slots
 from runtime.tasks.units import task_units
+from runtime.tasks.workers import WorkerDiedError
 
 _I = InvocationStatus
 virtual = pytest.mark.usefixtures("autojump_clock")
@@ -85,16 +87,19 @@ async def test_a_drain_of_its_own_is_shorter_than_the_stop() -> None:
 
 @virtual
 async def test_one_that_lost_an_invocation_cancels_its_body_and_records_nothing() -> None:
+    """Also where the same runner is the next to take it."""
     app = Application()
-    ended: list[int] = []
+    begun, cancelled = 0, 0
 
     @app.task
     async def work() -> int:
-        attempt = len(ended) + 1
+        nonlocal begun, cancelled
+        begun += 1
+        attempt = begun
         try:
             await trio.sleep(5)
         except trio.Cancelled:
-            ended.append(attempt)
+            cancelled += 1
             raise
         return attempt
 
@@ -105,8 +110,28 @@ async def test_one_that_lost_an_invocation_cancels_its_body_and_records_nothing(
             Recovery("somebody", "a test", 3), runners=(), invocations=[invocation.invocation_id]
         )
         assert taken == [invocation.invocation_id]
-        assert await invocation.result() in {1, 2}
+        assert await invocation.result() == 2
+        assert (begun, cancelled) == (2, 1)
         assert (await statuses(invocation)).count("success") == 1
+        assert app.supervisor.status("runner").restarts == 0
+
+
+async def test_one_that_sees_the_death_of_a_worker_late_takes_nothing_from_the_next_owner() -> None:
+    home = TaskHome()
+
+    @home.task
+    async def work() -> None: ...
+
+    async with MemoryStateBackend() as backend:
+        with home.using(backend):
+            runner = Runner(home, backend, RunnerSettings())
+            invocation = await work.submit()
+            [stored] = await backend.claim("another", 1, start=True)
+            slots = Slots(lambda: 1, lambda: None)
+            running = RunningInvocation(work, stored, slots, runner._move_one)
+            await runner._recover(running, WorkerDiedError("cpu-0", 1, "was killed"))
+            record = await backend.get_status_record(invocation.invocation_id)
+            assert (record.status, record.runner_id) == (_I.RUNNING, "another")
 
 
 @virtual
@@ -133,13 +158,17 @@ async def test_a_runner_that_crashes_is_restarted_and_what_it_ran_goes_on() -> N
 
     async with Sick() as backend:
         with home.using(backend):
-            supervisor = Supervisor(task_units(home))
+            recovery = RecoverySettings(sweep_sec=100)
+            supervisor = Supervisor(task_units(home, recovery=recovery))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(supervisor.run)
                 invocation = await work.submit()
+                began = trio.current_time()
                 await trio.sleep(0.5)
                 backend.sick = True
                 assert await invocation.result() == 2
+                # At the failed heartbeat, and not after a lease or at the next sweep.
+                assert trio.current_time() - began < 1.5
                 assert supervisor.status("runner").restarts == 1
                 supervisor.ask_stop_tree("done")
             assert "running_recovery" in await statuses(invocation)

@@ -11,11 +11,13 @@ from types import ModuleType
 import pytest
 import trio
 
-from runtime import Application
+from runtime import Application, Supervisor
 from runtime.exceptions import InvocationCancelledError, TaskError, TaskFailedError
 from runtime.invocation import InvocationStatus
+from runtime.state_backend.memory import MemoryStateBackend
 from runtime.supervision import Stage
-from runtime.tasks import Invocation
+from runtime.tasks import Invocation, RunnerSettings, TaskHome
+from runtime.tasks.units import task_units
 
 HERE = Path(__file__).parent
 
@@ -72,6 +74,38 @@ async def test_they_run_in_processes_that_are_units_of_the_tree(
     with pytest.raises(TaskError, match=r"sys\.exit\(5\)"):
         await (await tasks.leave.submit(5)).result()
     assert [s.restarts for s in app.supervisor.statuses() if s.kind == "worker"] == [0, 0]
+
+
+async def test_they_know_themselves_and_submit_others(tasks: ModuleType, app: Application) -> None:
+    parent = await tasks.submit_others.submit([3, 4])
+    me, three, four, once, again = await parent.result()
+    assert me == parent.invocation_id
+    assert once == again  # the second submission was answered with the first
+    results = [await tasks.double.invocation(each).result() for each in (three, four, once)]
+    assert results == [6, 8, 6]
+    for each in (three, four, once):
+        assert (await tasks.double.invocation(each).stored()).parent_id == parent.invocation_id
+    # What they cannot do says so, and so does the store.
+    *wanted, refusal = await (await tasks.ask_too_much.submit()).result()
+    assert wanted == ["get_outcome", "get_status_record", "get_outcome"]
+    assert "input should be a valid string" in refusal
+    with pytest.raises(ValueError, match="there is an invocation"):
+        await (await tasks.submit_twice.submit()).result()
+
+
+async def test_a_worker_is_replaced_after_so_many_calls(tasks: ModuleType) -> None:
+    home = TaskHome()
+    home.add(tasks.where)
+    tasks.where.home = home
+    runner = RunnerSettings(processes=1, recycle_after=2)
+    supervisor = Supervisor(task_units(home, [runner]))
+    with trio.fail_after(60):
+        async with MemoryStateBackend() as backend, trio.open_nursery() as nursery:
+            with home.using(backend):
+                nursery.start_soon(supervisor.run)
+                pids = [await (await tasks.where.submit()).result() for _ in range(4)]
+                supervisor.ask_stop_tree("all is done")
+    assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
 async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(

@@ -142,6 +142,15 @@ class RecoveryTests(Kit):
             assert await store.get_owned("r") == {b: False}
             assert (await record_of(store, waiting)).status is S.REGISTERED
 
+    async def test_what_has_another_owner_by_now_is_left_to_that_one(self) -> None:
+        """Who has seen the death of a worker may be late."""
+        async with self.opened() as store:
+            a, b = await started(store, "s"), await started(store, "r")
+            done = await store.recover(WHY, runners=(), invocations=[a, b], owner="r")
+            assert done == [b]
+            assert (await record_of(store, a)).runner_id == "s"
+            assert await store.recover(WHY, invocations=[a], owner="r", runners=["q"]) == []
+
     async def test_what_was_recovered_is_refused_to_its_old_owner(self) -> None:
         """Before it is taken again, and after."""
         async with self.opened() as store:

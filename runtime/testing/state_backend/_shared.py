@@ -124,6 +124,15 @@ class SharedTests(Kit):
             await other.cancel(invocation_id, "me")
             assert await one.get_owned("r") == {invocation_id: True}
 
+    async def test_one_hears_of_the_others_new_runner(self) -> None:
+        """That something has changed, so that it can watch it."""
+        async with self.both() as (one, other):
+            heard = anyio.Event()
+            with other.changes.listen(lambda _: heard.set()):
+                await one.heartbeat(runner(one, "r"))
+                await heard.wait()
+            assert [each.runner_id for each in await other.get_runners()] == ["r"]
+
     async def test_one_recovers_what_the_others_runner_has_left(self) -> None:
         """And the other one sees it."""
         async with self.both() as (one, other):

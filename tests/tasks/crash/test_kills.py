@@ -345,7 +345,6 @@ async def test_what_a_runtime_ran_runs_elsewhere_soon_after_its_death(tmp_path: 
             open_runtimes(tmp_path, chance, number=2, CRASH_SLOTS="40") as group,
         ):
             for _ in range(5):
-                await trio.sleep(2)  # by then each has seen the other, in its sweep
                 submitted = await submit(store, chance, {"work": 1}, 20, 2.0)
                 await trio.sleep(0.3)
                 pids = {each.runner_id: each.pid for each in await store.get_runners()}
