@@ -261,7 +261,7 @@ class Step:
             if number:  # the first one is known from created_at
                 self._history.append((seq, number, at, each, None, None))
             outcome = Outcome(new.invocation_id, each) if each.is_over() else None
-            self.changes.append(Change(new.invocation_id, each, outcome=outcome))
+            self.changes.append(Change(new.invocation_id, each, outcome=outcome, task=new.task))
         if status in TALLIED:
             self.tally[status] += 1
 
@@ -303,7 +303,9 @@ class Step:
         outcome = self._update(row, after, [move for move, _ in made], at)
         for move, record in made:
             last = outcome if record is made[-1][1] else None
-            self.changes.append(Change(move.invocation_id, record.status, outcome=last))
+            self.changes.append(
+                Change(move.invocation_id, record.status, outcome=last, task=after.task)
+            )
 
     def _update(
         self, row: Row, after: StoredInvocation, moves: list[Move], at: int

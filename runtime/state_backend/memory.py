@@ -241,7 +241,7 @@ class MemoryStateBackend(BaseStateBackend):
         outcome = None
         if status.is_over():
             outcome = Outcome(move.invocation_id, status, row.result, row.error)
-        yield Change(move.invocation_id, status, outcome=outcome)
+        yield Change(move.invocation_id, status, outcome=outcome, task=row.stored.task)
         key = row.stored.running_key
         if (
             key is not None
