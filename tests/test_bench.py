@@ -130,7 +130,7 @@ async def test_the_runtime_and_the_limit_are_measured_in_the_same_program() -> N
         done = await trio.run_process(
             [sys.executable, "-m", "bench.limits", "1"], cwd=ROOT, capture_stdout=True
         )
-    assert done.stdout.count(b'"what"') == 15
+    assert done.stdout.count(b'"what"') == 17
 
 
 def test_the_table_says_why_there_is_no_figure_and_never_makes_one_up() -> None:
@@ -179,7 +179,7 @@ def test_of_a_promise_the_worst_run_is_shown() -> None:
 @pytest.mark.slow
 def test_answers_are_measured_side_by_side() -> None:
     pairs = answers.measure(1, turn_sec=0.1)
-    assert len(pairs) == 5
+    assert len(pairs) == 7
     for pair in pairs:
         assert len(pair.ours) == len(pair.limit) == 1, pair
         assert min(*pair.ours, *pair.limit) > 0, pair

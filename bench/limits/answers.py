@@ -1,11 +1,13 @@
 """What an answer of the HTTP server costs, against a bare application on Hypercorn as it is.
 
-Server and client are programs of their own: with two cores, one for each. The two servers take
-turns within each run.
+Server and client are programs of their own, and what counts is the cpu of the server: as long as
+it has a core for itself, that is how many answers it gives. The two servers take turns within each
+run.
 """
 
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from bench.limits.site import MANY
 _TURN_SEC: Final = 0.5
 _TURNS: Final = 4
 _LATE: Final = 0.99
+# Of the clocks of a process the one of its cpu; the number of a clock is made of this and the pid,
+# as clock_getcpuclockid(3) does it.
+_CPU_OF_A_PROCESS: Final = 2
 _REQUESTS: Final = 1000
 
 
@@ -28,6 +33,7 @@ class Site:
     """A server under way, and how to tell it something."""
 
     port: int
+    pid: int
     tells: IO[str]
     hears: IO[str]
 
@@ -40,6 +46,10 @@ class Site:
             raise RuntimeError(f"the site said {said!r} and not {answer!r}")
         return more
 
+    def cpu_sec(self) -> float:
+        """Return the seconds of cpu that it has used."""
+        return time.clock_gettime(~self.pid << 3 | _CPU_OF_A_PROCESS)
+
 
 def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
     with open_site("ours") as ours, open_site("bare") as bare, open_site("served") as served:
@@ -47,24 +57,27 @@ def measure(runs: int, *, turn_sec: float = _TURN_SEC) -> list[Pair]:
         asked = {"/": whole, **{path: size_of(ours, path) for path in ("/healthz", "/readyz")}}
         pairs = [
             _compare(
-                f"{_REQUESTS:,} times `GET {path}` ({size:,} bytes), by us and by a bare app",
+                f"cpu of {_REQUESTS:,} times `GET {path}` ({size:,} bytes), by us and a bare app",
                 [(ours, path), (bare, f"/{size}")],
                 runs,
                 turn_sec,
             )
             for path, size in asked.items()
         ]
-        what = f"{_REQUESTS:,} times {whole:,} bytes of the bare app, served by us and by Hypercorn"
+        what = (
+            f"cpu of {_REQUESTS:,} times {whole:,} bytes of a bare app, served by us and Hypercorn"
+        )
         pairs.append(_compare(what, [(served, f"/{whole}"), (bare, f"/{whole}")], runs, turn_sec))
-        pairs.append(_compare_storm(ours, runs, turn_sec))
-    return pairs
+        storms = [(ours, "/"), (bare, f"/{whole}")]
+        return [*pairs, *_compare_storms(storms, runs, turn_sec)]
 
 
 @contextmanager
 def open_site(kind: str) -> Generator[Site]:
     """Run a server as long as the block lasts."""
     with open_program("bench.limits.site", kind) as (tells, hears):
-        yield Site(int(hears.readline()), tells, hears)
+        port, pid = map(int, hears.readline().split())
+        yield Site(port, pid, tells, hears)
 
 
 @contextmanager
@@ -91,33 +104,49 @@ def size_of(site: Site, path: str) -> int:
 
 
 def _compare(what: str, sides: list[tuple[Site, str]], runs: int, turn_sec: float) -> Pair:
-    """Measure the milliseconds of `_REQUESTS` requests on all connections, side by side."""
+    """Measure the milliseconds of cpu of `_REQUESTS` requests, side by side."""
     pair = Pair(what)
-    with Load(sides[0][0].port, sides[0][1]) as ours, Load(sides[1][0].port, sides[1][1]) as limit:
+    (ours, path), (limit, limits_path) = sides
+    with Load(ours.port, path) as load, Load(limit.port, limits_path) as limits_load:
         for run in range(runs + 1):
-            turns = [(_cost(ours, turn_sec), _cost(limit, turn_sec)) for _ in range(_TURNS)]
+            turns = [
+                (_cost(ours, load, turn_sec), _cost(limit, limits_load, turn_sec))
+                for _ in range(_TURNS)
+            ]
             if run > 0:  # the first warms up
                 pair.ours.append(mean(turn[0] for turn in turns))
                 pair.limit.append(mean(turn[1] for turn in turns))
     return pair
 
 
-def _cost(load: Load, seconds: float) -> float:
-    """Return the milliseconds of `_REQUESTS` answers, one after the other."""
-    return mean(load.run(seconds)) * 1000 * _REQUESTS / CONNECTIONS
+def _cost(site: Site, load: Load, seconds: float) -> float:
+    """Return the milliseconds of cpu that `_REQUESTS` answers take, asked on all connections."""
+    began = site.cpu_sec()
+    answers = len(load.run(seconds))
+    return (site.cpu_sec() - began) * 1000 * _REQUESTS / answers
 
 
-def _compare_storm(site: Site, runs: int, turn_sec: float) -> Pair:
-    what = f"99 of 100 `GET /` while {MANY} processes restart all the time, against the quiet"
-    pair = Pair(f"{what} ({CONNECTIONS} at once)")
-    with Load(site.port, "/") as load:
-        load.run(turn_sec)
-        for _ in range(runs):
-            pair.limit.append(_late(load.run(turn_sec * _TURNS)))
-            site.say("storm", "begun")
-            pair.ours.append(_late(load.run(turn_sec * _TURNS)))
-            site.say("quiet", "ended")
-    return pair
+def _compare_storms(sides: list[tuple[Site, str]], runs: int, turn_sec: float) -> Generator[Pair]:
+    """Yield how late answers are in a storm, against the quiet, and against a bare storm.
+
+    What of it is the machine's doing, which has to start a hundred programs meanwhile, is what a
+    bare app suffers beside bare processes.
+    """
+    storm = f"99 of 100 `GET /` while {MANY} processes restart all the time"
+    own = Pair(f"{storm}, against the quiet ({CONNECTIONS} at once)")
+    bare = Pair(f"the same of a bare app beside {MANY} of `open_process`, against its quiet")
+    both = Pair(f"{storm}, against a bare app beside {MANY} of `open_process`")
+    for _ in range(runs):
+        for pair, (site, path) in zip((own, bare), sides, strict=True):
+            with Load(site.port, path) as load:
+                load.run(turn_sec)
+                pair.limit.append(_late(load.run(turn_sec * _TURNS)))
+                site.say("storm", "begun")
+                pair.ours.append(_late(load.run(turn_sec * _TURNS)))
+                site.say("quiet", "ended")
+        both.ours.append(own.ours[-1])
+        both.limit.append(bare.ours[-1])
+    yield from (own, bare, both)
 
 
 def _late(taken: list[float]) -> float:

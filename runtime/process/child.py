@@ -80,6 +80,8 @@ class Child:
     async def wait_exit(self) -> int:
         """Return how it ended as soon as it has; it is not reaped by that."""
         await trio.lowlevel.wait_readable(self._pidfd)
+        async with self._host.exits:  # left at once: it lets a few at a time go on from here
+            pass
         returncode = self.returncode
         if returncode is None:  # nobody but us may reap a child of ours
             raise RuntimeError(f"pid {self.pid} has ended, and the kernel does not say how")

@@ -51,7 +51,8 @@ class Host:
 
     Spawning, checks, plugins and log files have limiters of their own, because Trio's default one
     is shared with everything else in threads: blocking plugins must never delay a spawn, nor one
-    disk that hangs the log files on another.
+    disk that hangs the log files on another. *exits* is how many ends of children are taken up in
+    one turn of the loop: when a hundred end at once, others have their turn in between.
     """
 
     tree_id: str = field(default_factory=lambda: token_hex(8))
@@ -68,6 +69,7 @@ class Host:
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
     logs: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
+    exits: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
 
     def marker(self, unit: str) -> dict[str, str]:
         """Return the variables that tell every descendant's unit and tree."""

@@ -240,7 +240,7 @@ class Tree:
     def after_end(self, slot: Slot) -> None:
         """Let those go on that waited for a unit to be down, or known not to come."""
         for other in self.slots.values():
-            if slot in other.down_first and other.nudge is not None:
+            if other.nudge is not None and slot in other.down_first:
                 other.nudge.set()
         self.send_due_stops(nearest_live(self._needed(slot), self._needed))
         self.send_due_stops(self.last_ones.note_down(slot))
@@ -251,10 +251,17 @@ class Tree:
         """Stop the tree when all that keeps it alive has ended for good."""
         if self.keep or self.stopping is not None or not self.slots:
             return
-        keeping = [s for s in self.slots.values() if s.unit.keeps_alive]
-        begun = [s for s in keeping if not s.untouched]
+        keeping = begun = False
+        # As a rule the first one goes on: this is asked at each end of each of many units.
+        for slot in self.slots.values():
+            if slot.unit.keeps_alive:
+                keeping = True
+                if slot.over is not None:
+                    begun = True
+                elif not slot.untouched:
+                    return
         # What was never started does not keep the tree, but may still be asked to start.
-        if all(s.over is not None for s in begun) and (begun or not keeping):
+        if begun or not keeping:
             self.ask_stop("everything has ended", None, None)
 
     def _needed(self, slot: Slot) -> list[Slot]:
