@@ -890,3 +890,11 @@ async def test_a_second_of_its_key_that_is_refused_ends_at_once(path: Path) -> N
         done = await store.register([first, second])
         assert [each.status for each in done] == [S.REGISTERED, S.CONCURRENCY_CONTROLLED_FINAL]
         assert await store.check_integrity() == []
+
+
+async def test_every_commit_is_on_the_disk_and_the_reader_cannot_write(path: Path) -> None:
+    async with opened(path) as store:
+        synchronous = await store._write(lambda step: step.one("PRAGMA synchronous"))
+        assert synchronous == (2,)  # FULL
+        with pytest.raises(StoreFileError):
+            await store._read(lambda db: db.execute("DELETE FROM invocation").fetchall())

@@ -1,0 +1,61 @@
+"""Jobs, and what pauses, in a store of SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from runtime import Application, Supervisor, current_invocation
+from runtime._tasks_spec import JobEntry
+from runtime.invocation import InvocationStatus
+from runtime.state_backend.memory import MemoryStateBackend
+from runtime.tasks import TaskHome
+from runtime.tasks.jobs import job_unit
+from runtime.tasks.units import task_units
+
+
+async def test_a_job_that_is_stopped_cancels_its_call() -> None:
+    home, begun = TaskHome(), trio.Event()
+
+    @home.task
+    async def migrate() -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    with trio.fail_after(30):
+        async with MemoryStateBackend() as backend:
+            with home.using(backend):
+                job = job_unit(home, JobEntry(name="job", task="migrate"))
+                supervisor = Supervisor([*task_units(home), job])
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(supervisor.run)
+                    await begun.wait()
+                    supervisor.ask_stop_tree("that is the test")
+                assert await backend.count_by_status() == {InvocationStatus.KILLED: 1}
+
+
+async def test_who_waits_for_a_child_is_paused_and_resumed_in_a_file(tmp_path: Path) -> None:
+    app = Application(
+        state_backend=f"sqlite:///{tmp_path}/jobs.db", runners=[{"name": "one", "concurrency": 1}]
+    )
+    seen: list[InvocationStatus] = []
+
+    @app.task
+    async def child(parent_id: str) -> int:
+        seen.append((await app.state_backend.get_status_record(parent_id)).status)
+        return 1
+
+    @app.task
+    async def parent() -> int:
+        me = current_invocation()
+        assert me is not None
+        return 1 + await (await child.submit(me.invocation_id)).result()
+
+    with trio.fail_after(30):
+        async with app:
+            invocation = await parent.submit()
+            assert await invocation.result() == 2
+            statuses = [str(line.status) for line in await invocation.history()]
+    assert seen == [InvocationStatus.PAUSED]
+    assert statuses[-5:] == ["pending", "running", "paused", "resumed", "success"]
