@@ -14,11 +14,11 @@ from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Type
 
 import anyio
 import apsw
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from runtime.invocation.status import InvocationStatus
 
 from ._exceptions import NotOpenError
+from ._loop import Event, this_loop
 from ._sqlite_rows import Step
 from ._sqlite_schema import refusal
 from .changes import Change
@@ -38,9 +38,9 @@ class Job(Generic[T]):
 
     __slots__ = ("_error", "_result", "done", "operation")
 
-    def __init__(self, operation: Callable[[Step], T]) -> None:
+    def __init__(self, operation: Callable[[Step], T], done: Event) -> None:
         self.operation: Final = operation
-        self.done: Final = anyio.Event()
+        self.done: Final = done
         self._result: list[T] = []
         self._error: Exception | None = None
 
@@ -154,17 +154,18 @@ class Writer:
     ) -> None:
         self._url, self._commit, self._tell = url, commit, tell
         self._queue: Queue = deque()
-        self._work = anyio.Event()
+        self._loop = this_loop()
+        self._work = self._loop.make_event()
         self._open = True
 
     async def do(
         self, operation: Callable[Concatenate[Step, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return what *operation* has returned, once that is committed."""
-        await checkpoint_if_cancelled()
+        await self._loop.checkpoint_if_cancelled()
         if not self._open:
             raise NotOpenError(self._url)
-        job: Job[T] = Job(lambda step: operation(step, *args, **kwargs))
+        job: Job[T] = Job(lambda step: operation(step, *args, **kwargs), self._loop.make_event())
         self._queue.append(job)
         self._work.set()
         await job.done.wait()
@@ -190,7 +191,7 @@ class Writer:
         with anyio.CancelScope(shield=True):
             while self._open or self._queue:
                 if not self._queue:
-                    self._work = anyio.Event()
+                    self._work = self._loop.make_event()
                     await self._work.wait()
                     continue
                 await self._commit(self._queue)

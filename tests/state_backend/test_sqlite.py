@@ -270,7 +270,7 @@ def test_a_commit_that_fails_fails_all_that_share_it(path: Path) -> None:
             return True
 
         async def jobs() -> deque[Job[Any]]:
-            return deque(Job(lambda step, n=n: _register(step, n)) for n in range(3))
+            return deque(Job(lambda step, n=n: _register(step, n), anyio.Event()) for n in range(3))
 
         waiting = trio.run(jobs)
         db.exec_trace = trace

@@ -107,6 +107,26 @@ class MoveTests(Kit):
             ]
             assert await store.apply([]) == []
 
+    async def test_of_several_steps_one_that_is_refused_spoils_no_other(self) -> None:
+        """Each step is made as a whole or not at all, and why not is returned."""
+        async with self.opened() as store:
+            a, b, c = [await started(store) for _ in range(3)]
+            errors = await store.apply_each(
+                [
+                    [move(a, S.SUCCESS, result="1")],
+                    [move(b, S.KILLED), move(b, S.RUNNING)],
+                    [move("nobody", S.KILLED)],
+                    [],
+                    [move(c, S.KILLED), move(c, S.REROUTED, None)],
+                ]
+            )
+            kinds = [type(each) for each in errors]
+            assert kinds[1:3] == [InvocationStatusTransitionError, InvocationNotFoundError]
+            assert [errors[0], *errors[3:]] == [None, None, None]
+            assert (await store.get_outcome(a)).result == "1"
+            assert await statuses(store, b) == [S.REGISTERED, S.PENDING, S.RUNNING]
+            assert (await statuses(store, c))[-2:] == [S.KILLED, S.REROUTED]
+
     async def test_one_bad_move_refuses_the_whole_list(self) -> None:
         """Nothing of it was done, nothing was told, and the error is that of the bad one."""
         async with self.opened() as store:
