@@ -52,6 +52,7 @@ from runtime.supervision._exceptions import UnitNameError as UnitNameError
 from runtime.supervision._exceptions import UnknownUnitError as UnknownUnitError
 from runtime.tasks import DuplicateTaskError as DuplicateTaskError
 from runtime.tasks import JobFailedError as JobFailedError
+from runtime.tasks import OnlySubmitsError as OnlySubmitsError
 from runtime.tasks import TaskArgumentsError as TaskArgumentsError
 from runtime.tasks import TaskDefinitionError as TaskDefinitionError
 from runtime.tasks import TaskError as TaskError

@@ -80,7 +80,7 @@ PUBLIC = {
         *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
         *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
         *("DuplicateTaskError", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("JobFailedError", "TaskResultError", "UnknownTaskError"),
+        *("JobFailedError", "OnlySubmitsError", "TaskResultError", "UnknownTaskError"),
     },
     "runtime.invocation": {
         *("AppInfo", "ErrorRecord", "InvocationCancelledError", "InvocationError"),
@@ -103,7 +103,14 @@ PUBLIC = {
     "runtime.tasks": {
         *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
         *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
-        *("BlockingClient", "TaskHome", "TaskOptions", "TaskResultError", "UnknownTaskError"),
+        *(
+            "BlockingClient",
+            "OnlySubmitsError",
+            "TaskHome",
+            "TaskOptions",
+            "TaskResultError",
+            "UnknownTaskError",
+        ),
         "JobFailedError",
         "current_invocation",
     },
