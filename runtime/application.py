@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runtime.tasks.options import TaskKeywords
     from runtime.tasks.runner import RunnerSettings
     from runtime.tasks.task import Task
+    from runtime.tasks.told import InvocationNews
 
 S = TypeVar("S", bound=Service)
 _NOT_RESTARTED = RestartPolicy()
@@ -87,6 +88,7 @@ class Application(TreeBlock):
             None if config is None or config.tasks is None else (config.tasks.home)
         )
         self._store_url = state_backend or "memory://"
+        self._news: InvocationNews | None = None
         self._runners = None if runners is None else list(runners)
         self._host = host
         #: The processes of the manifest, by their own face.
@@ -216,8 +218,10 @@ class Application(TreeBlock):
     def _surroundings(self) -> AbstractAsyncContextManager[object]:
         if not self.has_tasks:
             return nullcontext()
-        around: AbstractAsyncContextManager[object] = _late.tasks().open_store(
-            self.tasks, self._store_url
+        tasks = _late.tasks()
+        self._news = tasks.InvocationNews(self.supervisor.events, self.supervisor.mask)
+        around: AbstractAsyncContextManager[object] = tasks.open_store(
+            self.tasks, self._store_url, self._news
         )
         return around
 
@@ -333,7 +337,8 @@ class Application(TreeBlock):
     # --- the whole --------------------------------------------------------------------------------
 
     def _companions(self) -> Sequence[Companion]:
-        return [] if self.pilot is None else [self.pilot.sampler.run]
+        companions: list[Companion] = [] if self.pilot is None else [self.pilot.sampler.run]
+        return companions if self._news is None else [*companions, self._news.run]
 
     def _prepare(self) -> None:
         if self.has_tasks and (self.config is None or self.config.tasks is None):

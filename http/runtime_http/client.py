@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from runtime.service.models import ApplicationStatus, ServiceStatus
 
 from .models import (
+    EventList,
+    EventView,
     HistoryLine,
     InvocationHistoryView,
     InvocationList,
@@ -158,6 +160,11 @@ class Client:
         async with self._stream("/events", headers=headers) as messages:
             async for message in messages:
                 yield message
+
+    async def recent_events(self, *, limit: int = 100) -> list[EventView]:
+        """Return what has happened last to units, the oldest first; none of invocations."""
+        params = {"limit": str(limit)}
+        return (await self._get("/events/recent", EventList, params)).events
 
     # --- processes ----------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 A reader is a place in the journal and nothing else. What is new is cut into pieces that all readers
 are sent as they are; a reader that came in between is led to the next cut first. Whoever is too
 slow for it, so that events are gone before he comes to them, is told so by a ``resync`` event with
-a snapshot of how all stands.
+a snapshot of how all stands; where those that are gone were of invocations alone, which a snapshot
+says nothing of, by an event ``missed``.
 """
 
 import json
@@ -72,6 +73,12 @@ async def next_batch(
     return entries if entries or not (ended or shutdown.is_set()) else None
 
 
+def _unbroken(entries: list[Entry[T]]) -> list[Entry[T]]:
+    """Return those before which none is gone, but for what is before the first."""
+    gap = next((place for place, each in enumerate(entries) if place and each.missed), None)
+    return entries[:gap]
+
+
 class _Chunk(NamedTuple):
     """Events encoded in one piece, up to number *last*."""
 
@@ -136,7 +143,7 @@ class EventFeed:
     def _cut(self) -> None:
         """Encode what is new, in pieces that all readers share."""
         while self._published < self._journal.last:
-            entries = self._journal.after(self._published, _MOST_AT_ONCE)
+            entries = _unbroken(self._journal.after(self._published, _MOST_AT_ONCE))
             after, self._published = entries[0].sequence - 1, entries[-1].sequence
             data = b"".join(map(self._encode, entries))
             self._chunks[after] = _Chunk(self._published, data)
@@ -182,15 +189,15 @@ class EventFeed:
         if chunk is not None:
             return chunk
         self._cut()
-        entries = self._journal.after(after, _MOST_AT_ONCE)
-        if entries[0].missed:
+        entries = _unbroken(self._journal.after(after, _MOST_AT_ONCE))
+        missed = entries[0].missed
+        if missed and after < self._journal.lost:
             last, data = self._begin()
-            return last, _frame(
-                "resync", b'{"missed":%d,"snapshot":%b}' % (entries[0].missed, data), last
-            )
+            return last, _frame("resync", b'{"missed":%d,"snapshot":%b}' % (missed, data), last)
+        told = _frame("missed", b'{"missed":%d}' % missed, None) if missed else b""
         # To the next place where all are: from there on there is a piece for this one as well.
-        entries = entries[: self._to_boundary(after)]
-        return entries[-1].sequence, b"".join(map(self._encode, entries))
+        entries = entries[: self._to_boundary(entries[0].sequence - 1)]
+        return entries[-1].sequence, told + b"".join(map(self._encode, entries))
 
     def _to_boundary(self, after: int) -> int | None:
         return next((start - after for start in self._chunks if start > after), None)

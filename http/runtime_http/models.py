@@ -176,18 +176,46 @@ class TreeView(BaseModel):
     )
 
 
+class InvocationNewsView(BaseModel):
+    """What an event tells of invocations."""
+
+    status: InvocationStatus | None = Field(
+        description="The status that they have come to; null: another process has changed some."
+    )
+    invocation_id: str | None = Field(description="Which one; null: they came too fast to be told.")
+    task: str | None = Field(description="The task that it calls.")
+    count: int = Field(description="How many there are.")
+
+
 class EventView(BaseModel):
     """One event of the tree."""
 
     number: int = Field(description="Its number in the stream of events.")
     timestamp: datetime = Field(description="When it happened.")
     unit: str = Field(description="The unit that it is about; empty: the whole tree.")
-    kind: str = Field(description="moved, asked or noted.")
+    kind: str = Field(description="moved, asked, noted or invocation.")
     reason: str = Field(description="Why, or what, in words.")
     old: str | None = Field(description="The state before, if it moved.")
     new: str | None = Field(description="The state after, if it moved.")
     generation: int = Field(description="Which generation of the unit it is about.")
     cause: int | None = Field(description="The number of the event that led to it.")
+    invocation: InvocationNewsView | None = Field(
+        default=None, description="What it tells of invocations, where it is of that kind."
+    )
+
+
+class EventList(BaseModel):
+    """Events of the tree."""
+
+    events: list[EventView] = Field(description="The events, the oldest first.")
+
+
+class EventQuery(BaseModel):
+    """Which events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=100, ge=0, le=1000, description="How many of the newest.")
 
 
 class Why(BaseModel):

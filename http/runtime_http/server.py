@@ -9,7 +9,7 @@ import trio
 
 from runtime._listening import is_of_this_host, open_listeners, parse_bind
 from runtime.application import Application
-from runtime.supervision.events import UnitEvent
+from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.unit import Unit, UnitHandle
 
@@ -105,7 +105,7 @@ class _Server:
         ready: dict[str, Ready] = {
             "/": Remembered(application, self._status, self._is_of_status),
             "/healthz": _alive,
-            "/readyz": Remembered(application, self._readiness),
+            "/readyz": Remembered(application, self._readiness, _is_of_tree),
         }
         app = Dispatcher(application, create_app(application, feed, usage, shutdown))
         return Gate(app, access, ready)
@@ -115,7 +115,9 @@ class _Server:
 
     def _is_of_status(self, event: UnitEvent) -> bool:
         """Return whether an event may change what is told of services, or of the tree itself."""
-        return not event.unit or self._application.get_service(event.unit) is not None
+        if not event.unit:
+            return _is_of_tree(event)
+        return self._application.get_service(event.unit) is not None
 
     def _readiness(self) -> tuple[int, bytes]:
         return _as_answer(*probe_readiness(self._application))
@@ -157,6 +159,10 @@ class Remembered:
             or any(self._concerns(entry.item) for entry in news)
             or self._application.state != self._state
         )
+
+
+def _is_of_tree(event: UnitEvent) -> bool:
+    return event.kind is not EventKind.INVOCATION
 
 
 def _as_answer(probe: Probe, status: int) -> tuple[int, bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from runtime.application import Application
+from runtime.invocation.events import InvocationEvent
 from runtime.process import Process
 from runtime.process.output import Line
 from runtime.service.service import Service
@@ -17,6 +18,7 @@ from runtime.supervision.unit import UnitStatus
 from .models import (
     Edge,
     EventView,
+    InvocationNewsView,
     LogLine,
     ProcessView,
     ServiceSummary,
@@ -140,6 +142,16 @@ def view_event(number: int, event: UnitEvent) -> EventView:
         new=event.new,
         generation=event.generation,
         cause=event.cause,
+        invocation=_news(event) if isinstance(event, InvocationEvent) else None,
+    )
+
+
+def _news(event: InvocationEvent) -> InvocationNewsView:
+    return InvocationNewsView(
+        status=event.status,
+        invocation_id=event.invocation_id,
+        task=event.task,
+        count=event.count,
     )
 
 
@@ -163,6 +175,8 @@ class EventDescriber:
             self._last, self._units = supervisor.events.last, {}
             self._whole = {"state": self._application.state, "stopping": supervisor.stopping}
         event = view_event(entry.sequence, entry.item).model_dump(mode="json")
+        if event["invocation"] is None:  # it is of a unit, as most are
+            del event["invocation"]
         return {**event, **self._whole, "now": self._stand(entry.item.unit)}
 
     def _stand(self, name: str) -> Any:  # noqa: ANN401 - as JSON has it

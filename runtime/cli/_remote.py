@@ -100,7 +100,10 @@ async def show_status(client: Client, names: Sequence[str], *, as_json: bool, wa
         return status
     async with aclosing(client.events(after=tree.last_event)) as events:
         async for message in events:
-            if message.number is None or message.number > tree.last_event:
+            # What is told of invocations, and that some of it is gone, says nothing of units.
+            if message.kind not in ("invocation", "missed") and (
+                message.number is None or message.number > tree.last_event
+            ):
                 tree = await client.tree()  # with all that has happened by now
                 status = _show(tree, names, as_json=as_json, watch=True)
     return status
@@ -250,7 +253,7 @@ async def show_events(client: Client, *, after: int | None, as_json: bool) -> in
     """Show what happens, as it happens."""
     async with aclosing(client.events(after=after)) as events:
         async for message in events:
-            if message.kind == "resync":
+            if message.kind in ("resync", "missed"):
                 click.echo(f"({message.data['missed']} events came too fast)", err=True)
             elif message.kind != "snapshot" and as_json:
                 click.echo(json.dumps({k: v for k, v in message.data.items() if k != "now"}))
@@ -274,7 +277,8 @@ async def show_why(client: Client, name: str, *, as_json: bool) -> int:
 def _in_words(event: Mapping[str, Any]) -> str:
     time = datetime.fromisoformat(event["timestamp"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     moved = f"{event['old']} -> {event['new']}: " if event["new"] else ""
-    return f"{event['number']:>6} {time} {event['unit'] or 'the tree'}: {moved}{event['reason']}"
+    who = event["unit"] or ("invocation" if event["kind"] == "invocation" else "the tree")
+    return f"{event['number']:>6} {time} {who}: {moved}{event['reason']}"
 
 
 def _plain(model: Any) -> Any:  # noqa: ANN401 - a model, and what JSON has for it

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -20,6 +20,9 @@ from runtime.supervision.lifecycle import Stages
 from ._console import Console
 from ._http import KIND as HTTP_KIND
 from ._table import render_table
+
+if TYPE_CHECKING:
+    from runtime.invocation.events import InvocationEvent
 
 # What a start-up and an ordinary stop are made of: the line of progress and the prompt tell these.
 _EXPECTED = ("waiting for ", "stopped before it was started")
@@ -119,7 +122,11 @@ class Report:
         self._console.say(f"waiting for {_listed(slow)} to stop, {left}{what}")
 
     def _tell(self, event: UnitEvent, *, at_start: bool) -> None:
-        if not event.unit:
+        if event.kind is EventKind.INVOCATION:
+            # Of many that run in a second, a person is to see those alone that have not ended well.
+            if cast("InvocationEvent", event).status == "failed":
+                self._console.say(event.reason, bad=True)
+        elif not event.unit:
             self._stop_asked = trio.current_time()
             self._console.say(event.reason)
         elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):

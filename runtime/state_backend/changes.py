@@ -20,12 +20,14 @@ class Change:
     """An invocation has come to *status*, or (*cancel*) its owner is to cancel it.
 
     *outcome* is there when it is over and that became known here; others look into the store.
+    *task* is what it calls; None for what another process has changed.
     """
 
     invocation_id: str
     status: InvocationStatus
     cancel: bool = False
     outcome: Outcome | None = None
+    task: str | None = None
 
 
 #: Called with what has been committed together, in the order in which it happened. An empty list:

@@ -4,11 +4,14 @@ It carries the events of the units and, in the same form, the lines that a proce
 A reader never holds up the writer: what it was too slow for is counted as missed.
 """
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Generic, NamedTuple, TypeVar
 
 import trio
@@ -27,7 +30,9 @@ class Entry(NamedTuple, Generic[T]):
 class Journal(Generic[T]):
     """The newest items, at most *limit* of them and at most *weight_limit* in weight.
 
-    Sequence numbers begin at 1 and never repeat. Not for use from other threads.
+    Items that are *passing* drive out no others: of these the newest *limit* are kept all the same,
+    however many have passed since. Sequence numbers begin at 1 and never repeat. Not for use from
+    other threads.
     """
 
     def __init__(
@@ -36,9 +41,15 @@ class Journal(Generic[T]):
         *,
         weight_limit: int | None = None,
         weigh: Callable[[T], int] = lambda _: 1,
+        passing: Callable[[T], bool] | None = None,
     ) -> None:
         self._limit, self._weight_limit, self._weigh = limit, weight_limit, weigh
+        self._passing = passing
+        self._passing_kept = 0
         self._items: deque[T] = deque()
+        #: Older than those, and kept because others would have been driven out by passing ones.
+        self._older: deque[tuple[int, T]] = deque()
+        self._lost = 0
         self._weight = 0
         self._last = 0
         self._closed = False
@@ -49,10 +60,17 @@ class Journal(Generic[T]):
         """The sequence number of the newest item, 0 before the first."""
         return self._last
 
+    @property
+    def lost(self) -> int:
+        """The number of the newest item that is gone and was not passing, 0 where none is."""
+        return self._lost
+
     def append(self, item: T) -> int:
         """Add *item*, drop the oldest above the limits, wake the readers; return its number."""
         self._items.append(item)
         self._last += 1
+        if self._passing is not None and self._passing(item):
+            self._passing_kept += 1
         if len(self._items) > self._limit:
             self._drop_oldest()
         if self._weight_limit is not None:
@@ -65,8 +83,17 @@ class Journal(Generic[T]):
 
     def _drop_oldest(self) -> None:
         item = self._items.popleft()
+        number = self._last - len(self._items)
         if self._weight_limit is not None:
             self._weight -= self._weigh(item)
+        if self._passing is None:
+            self._lost = number
+        elif self._passing(item):
+            self._passing_kept -= 1
+        else:
+            self._older.append((number, item))
+        while len(self._older) > self._passing_kept:  # with those that are kept anyway: the limit
+            self._lost = self._older.popleft()[0]
 
     def close(self) -> None:
         """End every reader once it has read what is there."""
@@ -76,29 +103,51 @@ class Journal(Generic[T]):
     def entry(self, sequence: int) -> Entry[T] | None:
         """Return the item with this number, or None when it is gone or not there yet."""
         index = sequence - (self._last - len(self._items) + 1)
-        return Entry(sequence, self._items[index]) if 0 <= index < len(self._items) else None
+        if 0 <= index < len(self._items):
+            return Entry(sequence, self._items[index])
+        older = next(self._older_after(sequence - 1), None)
+        return older if older is not None and older.sequence == sequence else None
 
-    def tail(self, count: int | None = None) -> list[Entry[T]]:
-        """Return the newest *count* entries (all that are kept, without a count), oldest first."""
-        kept = len(self._items)
-        wanted = kept if count is None else min(max(count, 0), kept)
-        first = self._last - wanted + 1
-        return [Entry(first + i, self._items[kept - wanted + i]) for i in range(wanted)]
+    def _older_after(self, sequence: int) -> Iterator[Entry[T]]:
+        first = bisect_right(self._older, sequence, key=itemgetter(0))
+        return (Entry(number, item) for number, item in islice(self._older, first, None))
+
+    def tail(
+        self, count: int | None = None, *, where: Callable[[T], bool] | None = None
+    ) -> list[Entry[T]]:
+        """Return the newest *count* entries (all that are kept, without a count), oldest first.
+
+        With *where* those of whose items it is true.
+        """
+        most = None if count is None else max(count, 0)
+        kept = zip(range(self._last, 0, -1), reversed(self._items), strict=False)
+        newest = (
+            Entry(number, item)
+            for number, item in chain(kept, reversed(self._older))
+            if where is None or where(item)
+        )
+        return list(islice(newest, most))[::-1]
 
     def after(self, sequence: int, limit: int) -> list[Entry[T]]:
         """Return up to *limit* entries after number *sequence*, oldest first, as they are now.
 
-        The first of them tells how many before it were gone.
+        Each tells how many before it were gone.
         """
         kept = len(self._items)
         oldest = self._last - kept + 1
         first = max(sequence + 1, oldest)
-        found = [
+        found: list[Entry[T]] = []
+        if self._older and sequence < self._older[-1][0]:
+            found = list(islice(self._older_after(sequence), limit))
+        found += [
             Entry(number, self._items[number - oldest])
-            for number in range(first, min(first + limit, self._last + 1))
+            for number in range(first, min(first + limit - len(found), self._last + 1))
         ]
-        if found:
-            found[0] = found[0]._replace(missed=first - sequence - 1)
+        before = sequence
+        for place, entry in enumerate(found):
+            if entry.sequence > before + 1:
+                found[place] = entry._replace(missed=entry.sequence - before - 1)
+            before = entry.sequence
         return found
 
     def read(self, *, after: int | None = None) -> "Reader[T]":
@@ -114,9 +163,7 @@ class Journal(Generic[T]):
             if self._closed:
                 raise StopAsyncIteration
             await self._waiting.park()
-        oldest = self._last - len(self._items) + 1
-        sequence = max(after + 1, oldest)
-        return Entry(sequence, self._items[sequence - oldest], sequence - after - 1)
+        return self.after(after, 1)[0]
 
 
 class Reader(Generic[T]):
@@ -146,11 +193,14 @@ class EventKind(StrEnum):
     MOVED = "moved"  #: a unit's state changed
     ASKED = "asked"  #: somebody asked for something
     NOTED = "noted"  #: a fact that changes no state: what a unit waits for, what had to be killed
+    INVOCATION = "invocation"  #: invocations of tasks have come to a status; of no unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitEvent:
     """One fact about one unit, or about the whole tree where *unit* is empty.
+
+    It is empty as well in what is told of invocations of tasks (`InvocationEvent`).
 
     *cause* is the sequence number of the event that led to this one; following the causes back
     answers why a unit is as it is. *old* and *new* are states, given when the kind is MOVED.
@@ -164,6 +214,11 @@ class UnitEvent:
     new: str | None = None
     generation: int = 0
     cause: int | None = None
+
+
+def is_passing(event: UnitEvent) -> bool:
+    """Return whether an event is one of many that explain nothing later: one of invocations."""
+    return event.kind is EventKind.INVOCATION
 
 
 class Chronicle:

@@ -21,7 +21,7 @@ from ._keeper import Keeper
 from ._slot import Slot, nearest_live
 from ._tree import Tree
 from .budget import DEFAULT_STOP_SEC, Wait
-from .events import Chronicle, Entry, Journal, UnitEvent
+from .events import Chronicle, Entry, Journal, UnitEvent, is_passing
 from .graph import Condition, Stage
 from .unit import Unit, UnitStatus, current_unit, cut_off_by
 
@@ -55,7 +55,9 @@ class Supervisor:
     ) -> None:
         self.path: str = path
         self.mask: Callable[[str], str] = mask
-        self.events: Journal[UnitEvent] = Journal(_EVENTS_KEPT) if events is None else events
+        self.events: Journal[UnitEvent] = (
+            Journal(_EVENTS_KEPT, passing=is_passing) if events is None else events
+        )
         chronicle = Chronicle(path, self.events, mask)
         self._tree = Tree(chronicle, stop_within_sec=stop_within_sec, keep=keep)
         self._jitter = jitter

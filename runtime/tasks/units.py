@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from .jobs import job_unit
 from .recovery import RecoverySettings, RecoverySweep
 from .runner import Runner, RunnerSettings
 from .task import Task
+from .told import InvocationNews as InvocationNews
 from .workers import WorkerPool
 
 #: The name of the sweep in a tree that has runners.
@@ -109,10 +110,16 @@ def store_problem(url: str) -> str | None:
 
 
 @asynccontextmanager
-async def open_store(home: TaskHome, url: str) -> AsyncGenerator[None]:
-    """Have the store *url* open, and the tasks of *home* submitted to it, during the block."""
+async def open_store(
+    home: TaskHome, url: str, news: InvocationNews | None = None
+) -> AsyncGenerator[None]:
+    """Have the store *url* open, and the tasks of *home* submitted to it, during the block.
+
+    What changes in it is heard by *news*.
+    """
     async with make_state_backend(url) as backend:
-        with home.using(backend):
+        heard = nullcontext() if news is None else news.listening(backend.changes)
+        with home.using(backend), heard:
             yield
 
 

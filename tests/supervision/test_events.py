@@ -85,3 +85,29 @@ def test_a_journal_without_room_for_a_second_item_keeps_the_newest() -> None:
     with pytest.raises(IndexError):
         journal.tail()[1]
     assert journal.tail()[0].item == "b"
+
+
+def test_what_passes_drives_nothing_else_out() -> None:
+    journal: Journal[int] = Journal(4, passing=lambda item: item < 0)
+    for item in (1, -1, 2, -2, -3, -4, -5, 3):
+        journal.append(item)
+    assert journal.tail() == [
+        *(Entry(number, item) for number, item in ((1, 1), (3, 2))),
+        *(Entry(number, item) for number, item in ((5, -3), (6, -4), (7, -5), (8, 3))),
+    ]
+    assert journal.tail(2, where=lambda item: item > 0) == [Entry(3, 2), Entry(8, 3)]
+    assert [(each.sequence, each.missed) for each in journal.after(0, 10)] == [
+        *((1, 0), (3, 1), (5, 1), (6, 0), (7, 0), (8, 0))
+    ]
+    assert [each.sequence for each in journal.after(1, 2)] == [3, 5]
+    assert journal.after(3, 1) == [Entry(5, -3, missed=1)]
+    assert (journal.entry(1), journal.entry(2), journal.entry(3)) == (
+        Entry(1, 1),
+        None,
+        Entry(3, 2),
+    )
+    assert journal.lost == 0
+    for item in (4, 5, 6):
+        journal.append(item)
+    assert [each.item for each in journal.tail()] == [3, 4, 5, 6]
+    assert journal.lost == 3

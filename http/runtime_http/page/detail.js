@@ -209,6 +209,10 @@ export function describeStop(unit) {
 }
 
 export function describeEvent(event, onChoose) {
+  if (event.kind === "invocation") {
+    const { invocation_id: id } = event.invocation;
+    return [clock(event.timestamp), " ", ...(id ? [el("a", { href: `#/invocations/${encodeURIComponent(id)}` }, "invocation"), " "] : []), event.reason];
+  }
   const who = event.unit
     ? el("button", { type: "button", class: "unit", onclick: () => onChoose(event.unit) }, event.unit)
     : el("strong", {}, "the tree");

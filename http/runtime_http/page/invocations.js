@@ -1,11 +1,12 @@
-// The invocations of tasks: a list, the newest first, read again and again while somebody looks at it.
+// The invocations of tasks: a list, the newest first, read again when an event says so while somebody looks at it.
 
 import { act, get, pause, post } from "./api.js";
 import { byId, duration, el, setClass, setText, since } from "./dom.js";
 import { addressOf, Invocation, lookOf, STATUSES, words } from "./invocation.js";
 import { Rows } from "./table.js";
 
-const EVERY_MS = 2000, LEAST_MS = 300, PAGE = 50, MOST_TEXT = 160;
+// What other processes do to the same store may be told by nobody.
+const EVERY_MS = 10_000, LEAST_MS = 300, PAGE = 50, MOST_TEXT = 160;
 // To count all in a large store costs more than to read a page of it.
 const COUNT_EVERY_MS = 10_000;
 
@@ -15,7 +16,8 @@ export class Invocations {
   #all = []; // what is shown, the newest first
   #next = null; // the cursor of what comes after it
   #grown = false; // whether somebody asked for more than the first page
-  #event = null;
+  #connected = false;
+  #stale = false; // whether something has happened since it was read
   #cells = new Map();
   #chips = new Map();
 
@@ -30,7 +32,8 @@ export class Invocations {
     this.make();
     this.rows = new Rows(this.body, (id) => { location.hash = addressOf(id); });
     this.detail = new Invocation(byId("work-detail"), { tree, askForToken, onChange: () => this.readNow() });
-    tree.addEventListener("change", () => this.hear());
+    tree.addEventListener("invocations", () => this.hear());
+    tree.addEventListener("change", () => { if (tree.connected !== this.#connected) this.hear(); });
     document.addEventListener("visibilitychange", () => this.#wake.abort());
     this.run();
   }
@@ -134,9 +137,12 @@ export class Invocations {
     for (;;) {
       this.#wake = new AbortController();
       const { signal } = this.#wake;
-      if (this.looked) await this.read();
+      if (this.looked) {
+        this.#stale = false;
+        await this.read();
+      }
       await pause(LEAST_MS);
-      await pause(EVERY_MS - LEAST_MS, signal);
+      await pause(this.#stale && this.looked ? 0 : EVERY_MS - LEAST_MS, signal);
     }
   }
 
@@ -145,11 +151,10 @@ export class Invocations {
     this.#wake.abort();
   }
 
-  // What happens in the tree is often the work of a task; and a lost connection has come back.
+  // Something has happened to invocations, or a lost connection has come back.
   hear() {
-    const mark = `${this.tree.connected} ${this.tree.events.at(-1)?.number}`;
-    if (mark === this.#event) return;
-    this.#event = mark;
+    this.#connected = this.tree.connected;
+    this.#stale = true;
     if (this.looked) this.#wake.abort();
   }
 

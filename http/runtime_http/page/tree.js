@@ -60,6 +60,10 @@ export class Tree extends EventTarget {
     if (kind === "snapshot" || kind === "resync") {
       this.replace(data.snapshot ?? data);
       this.readBefore(number);
+      this.dispatchEvent(new Event("invocations")); // nobody knows what has been told of them meanwhile
+    } else if (kind === "invocation" || kind === "missed") {
+      if (data.invocation?.status === "failed") this.remember(data);
+      this.dispatchEvent(new Event("invocations"));
     } else {
       this.note(data);
     }
@@ -91,15 +95,11 @@ export class Tree extends EventTarget {
   async readBefore(number) {
     this.events = [];
     if (!number) return;
-    const enough = new AbortController();
-    const before = [];
+    let before = [];
     try {
-      await follow(`/events?after=${Math.max(0, number - EVENTS_BEFORE)}`, (kind, event, at) => {
-        if (kind !== "snapshot" && kind !== "resync" && at <= number) before.push(event);
-        if (at >= number) enough.abort();
-      }, { signal: enough.signal });
+      before = (await get(`/events/recent?limit=${EVENTS_BEFORE}`)).events.filter((event) => event.number <= number);
     } catch {
-      // it is enough, or the link is lost and says so
+      // the link is lost and says so
     }
     this.events = [...before, ...this.events].slice(-MOST_EVENTS);
     this.dispatchEvent(new Event("change"));

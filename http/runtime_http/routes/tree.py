@@ -4,12 +4,13 @@
 # pyright: reportArgumentType=false
 
 from quart import Response
-from quart_schema import tag, validate_response
+from quart_schema import tag, validate_querystring, validate_response
 
 from runtime.application import Application
+from runtime.supervision.events import EventKind
 from runtime_http._quart import Blueprint, request, stream_response
 from runtime_http.feed import EventFeed
-from runtime_http.models import TreeView, UnitView, Why
+from runtime_http.models import EventList, EventQuery, TreeView, UnitView, Why
 from runtime_http.problems import HttpProblem
 from runtime_http.views import view_event, view_tree, view_unit
 
@@ -45,6 +46,17 @@ def make_tree(application: Application, feed: EventFeed) -> Blueprint:
             reason=supervisor.status(own).reason,
             events=[view_event(entry.sequence, entry.item) for entry in chain],
         )
+
+    @blueprint.get("/events/recent")
+    @validate_querystring(EventQuery)
+    @validate_response(EventList)
+    @tag(["tree"])
+    async def recent(query_args: EventQuery) -> EventList:
+        """Tell what has happened last to units, whatever has been told of invocations since."""
+        newest = application.supervisor.events.tail(
+            query_args.limit, where=lambda event: event.kind is not EventKind.INVOCATION
+        )
+        return EventList(events=[view_event(entry.sequence, entry.item) for entry in newest])
 
     @blueprint.get("/events")
     @tag(["tree"])
