@@ -387,7 +387,7 @@ def tasks() -> None:
     The tree may run meanwhile, or not. A store that is `memory://` is seen by the running tree
     alone, which is asked over HTTP.
 
-    The exit status is 0, 1 when a call is not in the status for that (or has failed, with --wait),
+    The exit status is 0, 1 when a call is not in the status for that (or has not succeeded, with --wait and result),
     2 for wrong usage or a wrong manifest, 3 when there is no store to be opened, 4 for an unknown
     invocation or task, and 130 after Ctrl-C.
 
@@ -474,6 +474,19 @@ for _verb, _what in (
     ("retry", "Try again: a cancelled call goes on, a failed one is made anew"),
 ):
     _add_task_verb(_verb, _what)
+
+
+@tasks.command("result", no_args_is_help=True, short_help="Print what a call has returned.")
+@click.argument("invocation_id", metavar="ID")
+@click.option("--wait", is_flag=True, help="Return once it is over.")
+@_in_store
+def tasks_result(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Print the result of a call as JSON.
+
+    Where it has none, standard error says how the call stands or what it has raised, and the exit
+    status is 1.
+    """
+    _ask_store("result", file, options)
 
 
 @tasks.command("purge", short_help="Forget calls that are over.")

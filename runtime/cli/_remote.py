@@ -17,12 +17,13 @@ from runtime.supervision.graph import Stage
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 from runtime_http.models import LogLine, TreeView, UnitView
 
+from ._output import nobody_reads
 from ._table import render_table
 from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
 
 #: Exit statuses, for scripts.
 FINE, NOT_FINE, USAGE, NO_TREE, NO_UNIT, NOT_ALLOWED = range(6)
-INTERRUPTED, NOT_READ = 130, 141  # as of a shell's program that SIGINT or SIGPIPE has ended
+INTERRUPTED = 130  # as of a shell's program that SIGINT has ended
 Verb = Literal["start", "stop", "restart"]
 _PAST: Mapping[Verb, str] = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _FINE_STAGES = (Stage.READY, Stage.COMPLETED, Stage.IDLE)
@@ -54,9 +55,7 @@ def ask(command: str, options: Mapping[str, Any]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads any more; what is flushed at the end is to find somebody who does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NOT_READ
+        return nobody_reads()
 
 
 def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands them over

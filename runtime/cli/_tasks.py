@@ -29,6 +29,7 @@ from runtime_http.models import InvocationView
 from runtime_http.task_views import view_history, view_invocation, view_result
 
 from ._load import WRONG, load_or_tell
+from ._output import nobody_reads
 
 #: Exit statuses, for scripts; those of the commands that ask a running tree.
 FINE, NOT_FINE, USAGE, NO_STORE, UNKNOWN = range(5)
@@ -65,6 +66,8 @@ def ask(command: str, file: Path, options: Mapping[str, Any]) -> int:
         return trio.run(_talk, command, backend, manifest, options)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        return nobody_reads()
     except tuple(_REFUSALS) as error:
         click.echo(error, err=True)
         return next(status for kind, status in _REFUSALS.items() if isinstance(error, kind))
@@ -146,6 +149,15 @@ async def show(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) 
     return FINE
 
 
+async def show_result(
+    backend: BaseStateBackend, *, invocation_id: str, wait: bool, as_json: bool
+) -> int:
+    """Print what one invocation has returned; with *wait* once it is over."""
+    if wait:
+        return _tell_end(await backend.wait_over(invocation_id), as_json=as_json)
+    return _tell_end(await backend.get_outcome(invocation_id), as_json=as_json)
+
+
 async def show_history(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) -> int:
     """Tell all that has happened to one invocation, the oldest first."""
     lines = view_history(await backend.get_history(invocation_id))
@@ -215,22 +227,20 @@ async def submit(
     invocation = await home.find(name).with_options().submit_arguments(arguments)
     if not wait:
         return await _tell(backend, invocation.invocation_id, as_json=as_json)
-    outcome = await invocation.wait()
-    if as_json:
-        result = view_result(outcome).model_dump(mode="json")
-        _put({"invocation_id": invocation.invocation_id, **result})
-    else:
-        _tell_end(outcome)
-    return FINE if outcome.status is InvocationStatus.SUCCESS else NOT_FINE
+    return _tell_end(await invocation.wait(), as_json=as_json)
 
 
-def _tell_end(outcome: Outcome) -> None:
-    if outcome.status is InvocationStatus.SUCCESS:
-        click.echo(outcome.result)
-        return
+def _tell_end(outcome: Outcome, *, as_json: bool) -> int:
     view = view_result(outcome)
-    why = "" if view.error is None else f": {view.error.type}: {view.error.message}"
-    click.echo(f"{outcome.invocation_id}: {outcome.status}{why}", err=True)
+    good = outcome.status is InvocationStatus.SUCCESS
+    if as_json:
+        _put({"invocation_id": outcome.invocation_id, **view.model_dump(mode="json")})
+    elif good:
+        click.echo(outcome.result)
+    else:
+        why = "" if view.error is None else f": {view.error.type}: {view.error.message}"
+        click.echo(f"{outcome.invocation_id}: {outcome.status}{why}", err=True)
+    return FINE if good else NOT_FINE
 
 
 async def _tell(backend: BaseStateBackend, invocation_id: str, *, as_json: bool) -> int:
@@ -250,6 +260,7 @@ def _put(told: object) -> None:
 _COMMANDS: Mapping[str, Callable[..., Awaitable[int]]] = {
     "list": show_list,
     "show": show,
+    "result": show_result,
     "history": show_history,
     "check": check,
     "cancel": cancel_one,

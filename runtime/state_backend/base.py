@@ -136,6 +136,9 @@ class BaseStateBackend(ABC):
         #: Tells what has changed, in this event loop; what others have changed as well.
         self.changes = Changes()
 
+    def look_at_place(self) -> None:  # noqa: B027 - most have nothing to look at
+        """Raise `StateBackendError` where it is known, before it is opened, that it cannot be."""
+
     async def __aenter__(self) -> Self:
         """Open the store. Raises `StateBackendError` where that cannot be."""
         await self._open()

@@ -78,6 +78,10 @@ class SQLiteStateBackend(BaseStateBackend):
         self._reader: apsw.AsyncConnection | None = None
         self._seen = 0
 
+    def look_at_place(self) -> None:
+        """Raise `StoreFileError` where there is no folder for the file, or no permission."""
+        look_at_place(self.path)
+
     # --- opening and closing ----------------------------------------------------------------------
 
     async def _open(self) -> None:

@@ -103,7 +103,7 @@ def _recovery_unit(home: TaskHome, settings: RecoverySettings) -> Unit:
 def store_problem(url: str) -> str | None:
     """Return why there cannot be a store at *url*, as far as that is seen without opening it."""
     try:
-        make_state_backend(url)
+        make_state_backend(url).look_at_place()
     except StateBackendError as error:
         return str(error)
     return None

@@ -908,6 +908,10 @@ BAD: dict[str, Bad] = {
         "modules: [shop_tasks], state_backend: x.db",
         "3: tasks.state_backend: there is no state backend for 'x.db' (there are: …)",
     ),
+    "tasks in a folder that is not there": tasks(
+        "modules: [shop_tasks], state_backend: 'sqlite:///nowhere/jobs.db'",
+        "3: tasks.state_backend: …/nowhere/jobs.db: there is no folder …",
+    ),
     "tasks in a store without a file": tasks(
         "modules: [shop_tasks], state_backend: 'sqlite://'",
         "3: tasks.state_backend: …the URL names no file; write sqlite:///jobs.db",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,37 @@ def test_what_is_submitted_without_a_tree_is_run_by_the_next(path: Path, tasks: 
     assert "running  by " in tasks("history", good).stdout
 
 
+def test_the_result_is_printed(path: Path, tasks: Tasks) -> None:
+    good, bad, waits = submit(tasks, 6), submit(tasks, 7), submit(tasks, 8)
+    tasks("cancel", waits)
+    assert tasks("result", good).stderr == f"{good}: registered\n"
+    assert tasks("result", good).exit_code == 1
+    run(path, all_over)
+    for wait in ([], ["--wait"]):
+        answer = tasks("result", good, *wait)
+        assert (answer.exit_code, answer.stdout) == (0, "3\n")
+    answer = tasks("result", bad)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr == f"{bad}: failed: ValueError: 7 is odd\n"
+    told = json.loads(tasks("result", bad, "--json").stdout)
+    assert (told["status"], told["error"]["type"]) == ("failed", "ValueError")
+    assert tasks("result", waits).stderr == f"{waits}: killed\n"
+
+
+def test_a_list_that_nobody_reads_to_its_end_ends_quietly(path: Path, tasks: Tasks) -> None:
+    submit(tasks, 6)
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "runtime", "tasks", "list", "-f", str(path)]
+    try:
+        done = subprocess.run(
+            command, stdout=writes, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_job_is_a_call(path: Path, tasks: Tasks) -> None:
     run(path, all_over)
     (job,) = listed(tasks)
@@ -167,7 +201,7 @@ def test_check_looks_through_the_file(path: Path, tasks: Tasks) -> None:
     assert answer.stderr.startswith(f"{path.parent / 'calls.db'}: ")
 
 
-@pytest.mark.parametrize("command", ["show", "history", "cancel", "retry"])
+@pytest.mark.parametrize("command", ["show", "result", "history", "cancel", "retry"])
 def test_an_unknown_call_is_said(tasks: Tasks, command: str) -> None:
     submit(tasks, 2)
     answer = tasks(command, UNKNOWN)

@@ -94,6 +94,9 @@ async def test_invocations_are_listed_followed_and_narrowed(
         async def let_go() -> None:
             shop.gate.set()
 
+        async def fail_once() -> None:
+            await shop.client.submit("fail", {"words": "unseen"})
+
         def look(page: Page) -> None:
             page.get_by_role("link", name="Invocations").click()
             expect(page.locator("#main")).to_be_hidden()
@@ -125,9 +128,11 @@ async def test_invocations_are_listed_followed_and_narrowed(
             expect(row(page, shop.done).locator("button")).to_be_focused()
             page.get_by_role("link", name="Units", exact=True).click()
             expect(page.locator("#units tbody tr").first).to_be_visible()
+            # What happens then is heard, and nothing is read for a list that nobody looks at.
             asked: list[str] = []
             page.on("request", lambda request: asked.append(request.url))
-            page.wait_for_timeout(2500)  # longer than between two looks of a list that is shown
+            call(fail_once)
+            expect(page.locator("#events")).to_contain_text("RuntimeError: unseen")
             assert [each for each in asked if "/invocations" in each] == []
 
         await visit(shop.site, look)
@@ -215,6 +220,10 @@ async def test_older_ones_come_when_asked_for(open_shop: OpenShop, visit: Visito
         task = next(each.name for each in await shop.client.tasks() if each.name.endswith("echo"))
         found = shop.site.application.tasks.find(task)
         await found.submit_many([(str(number),) for number in range(60)])
+        call = caller()
+
+        async def submit_one() -> None:
+            await found.submit("one more")
 
         def look(page: Page) -> None:
             shown = page.locator("#work-list tbody tr")
@@ -226,9 +235,9 @@ async def test_older_ones_come_when_asked_for(open_shop: OpenShop, visit: Visito
             ids = shown.evaluate_all("rows => rows.map((row) => row.dataset.name)")
             assert ids[-1] == shop.done
             assert len(set(ids)) == 65
-            with page.expect_response(lambda answer: "/invocations?" in answer.url):
-                pass
-            expect(shown).to_have_count(65)  # they stay
+            call(submit_one)
+            expect(shown).to_have_count(66)  # they stay, and the new one is there
+            assert shown.last.get_attribute("data-name") == shop.done
 
         await visit(shop.site, look, path=LIST)
 
