@@ -387,9 +387,9 @@ def tasks() -> None:
     The tree may run meanwhile, or not. A store that is `memory://` is seen by the running tree
     alone, which is asked over HTTP.
 
-    The exit status is 0, 1 when a call is not in the status for that (or has not succeeded, with --wait and result),
-    2 for wrong usage or a wrong manifest, 3 when there is no store to be opened, 4 for an unknown
-    invocation or task, and 130 after Ctrl-C.
+    The exit status is 0, 1 when a call is not in the status for that (or has not succeeded, with
+    --wait and for result), 2 for wrong usage or a wrong manifest, 3 when there is no store to be
+    opened, 4 for an unknown invocation or task, 130 after Ctrl-C, and 141 when nobody reads on.
 
     \b
     Examples:

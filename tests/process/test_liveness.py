@@ -98,6 +98,7 @@ async def test_who_comes_late_himself_judges_by_what_has_come_meanwhile(
     async with make_pilot(py(PINGS, **fields)) as pilot:
         output = pilot.get_process_by_name("p").output
         await look.line(output, "sign 1.")
+        # Real time, as nothing can tell a loop that is held up: even the signs stop when ten wait.
         time.sleep(2.5)  # noqa: ASYNC251 - a loop that is held up is what is tested
         heard = int(output.lines.tail(1)[0].item.text.split()[1].strip("."))
         await look.line(output, f"sign {heard + 60}.")
@@ -242,7 +243,9 @@ async def test_the_error_has_the_facts(make_pilot: Any, sh: Any) -> None:
 async def test_one_that_says_that_it_stops_is_not_checked_any_more(
     make_pilot: Any, py: Any, look: Any, open_gate: Any
 ) -> None:
-    code = TELL + "tell('READY=1\\nSTOPPING=1'); open('gate').readline()"
+    # What would end it is due long before it prints that.
+    code = TELL + "tell('READY=1\\nSTOPPING=1'); time.sleep(1); print('still here', flush=True)\n"
+    code += "open('gate').readline()"
     health = {"strategy": "file", "params": {"path": "well"}, **QUICK, "start_delay_sec": 0.3}
     pilot = make_pilot(
         py(
@@ -259,7 +262,7 @@ async def test_one_that_says_that_it_stops_is_not_checked_any_more(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pilot.start)
         await pilot.supervisor.wait_until("p", Stage.STOPPING)
-        await trio.sleep(1)
+        await look.line(pilot.get_process_by_name("p").output, "still here")
         assert pilot.supervisor.status("p").stage is Stage.STOPPING
         open_gate()
         await pilot.supervisor.wait_until("p", Stage.COMPLETED)

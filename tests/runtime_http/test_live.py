@@ -13,7 +13,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from runtime.supervision.events import Entry, EventKind, Journal, UnitEvent
+from runtime.invocation import InvocationStatus
+from runtime.invocation.events import InvocationEvent
+from runtime.supervision.events import Entry, EventKind, Journal, UnitEvent, is_passing
 from runtime.supervision.unit import Unit, UnitHandle
 from runtime_http import _serving, feed, usage
 from runtime_http.feed import EventFeed
@@ -21,6 +23,18 @@ from runtime_http.feed import EventFeed
 from .conftest import Serve, Site, follow, script, sleeper
 
 MANIFEST: dict[str, Any] = {"processes": [sleeper("db")]}
+
+
+def append_news(journal: Journal[UnitEvent]) -> None:
+    journal.append(
+        InvocationEvent(
+            timestamp=datetime.now(UTC),
+            unit="",
+            kind=EventKind.INVOCATION,
+            reason="",
+            status=InvocationStatus.SUCCESS,
+        )
+    )
 
 
 def append(journal: Journal[UnitEvent], count: int) -> None:
@@ -94,6 +108,30 @@ async def test_who_comes_too_late_gets_a_snapshot(autojump_clock: Any) -> None:
         feed.encode("resync", {"missed": 12, "snapshot": {"last": 25}}, 25),
         feed.encode("noted", {"number": 26}, 26),
     ]
+
+
+async def test_who_misses_events_of_invocations_alone_is_told_how_many(
+    autojump_clock: Any,
+) -> None:
+    journal = Journal[UnitEvent](10, passing=is_passing)
+    append(journal, 2)
+    for _ in range(25):
+        append_news(journal)
+    append(journal, 1)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(0), got)
+        await trio.sleep(1)
+        shutdown.set()
+    whole = b"".join(got)
+    missed = feed.encode("missed", {"missed": 16})
+    assert whole.startswith(b"id: 1\nevent: noted\n")
+    assert whole.partition(missed)[0].count(b"id: ") == 2
+    assert whole.partition(missed)[2].startswith(b"id: 19\nevent: invocation\n")
+    assert whole.partition(missed)[2].count(b"id: ") == 10
+    assert b"resync" not in whole
 
 
 async def test_a_reader_that_is_slow_gets_what_is_kept_or_a_snapshot(autojump_clock: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,29 @@ async def test_the_list_is_filtered_and_read_page_by_page(open_desk: OpenDesk) -
         counted = await desk.client.invocations(limit=1, counts=True)
         assert counted.counts == {"success": 5, "running": 1}
         assert (await desk.client.invocations(parent=waiting.invocation_id)).invocations == []
+
+
+async def test_what_happens_is_in_the_stream_and_in_no_list_of_units(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        last = (await desk.client.tree()).last_event
+        submitted = await desk.client.submit("double", {"number": 1})
+        statuses: list[str] = []
+        async with aclosing(desk.client.events(after=last)) as events:
+            async for event in events:
+                assert event.kind == "invocation"
+                assert event.data["now"] is None
+                assert event.data["invocation"]["invocation_id"] == submitted.invocation_id
+                statuses.append(event.data["invocation"]["status"])
+                if statuses[-1] == "success":
+                    break
+        assert statuses == ["registered", "pending", "running", "success"]
+        recent = await desk.client.recent_events()
+        assert recent
+        assert {each.kind for each in recent} <= {"moved", "asked", "noted"}
+        assert len(await desk.client.recent_events(limit=2)) == 2
+        (task,) = {each.name for each in await desk.client.tasks() if each.name.endswith("double")}
+        answer = await desk.site.get(f"/invocations?parent={submitted.invocation_id}&task={task}")
+        assert answer.json()["invocations"] == []
 
 
 async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
