@@ -300,6 +300,10 @@ class InvocationView(BaseModel):
     status: InvocationStatus = Field(description="Its status.")
     runner_id: str | None = Field(description="The runner that owns it.")
     arguments: JsonValue = Field(description="What the task is called with, by name.")
+    arguments_cut: bool = Field(
+        default=False,
+        description="Whether that is the beginning of their JSON, as text: long ones in a list.",
+    )
     timestamps: InvocationTimes = Field(description="When what happened.")
     parent: str | None = Field(description="The invocation that has submitted it.")
     workflow: str | None = Field(description="The workflow that it is part of.")

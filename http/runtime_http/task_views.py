@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from runtime.invocation import (
@@ -22,6 +23,9 @@ from .models import (
     InvocationView,
     TaskView,
 )
+
+#: So many characters of arguments are in a list of invocations.
+MOST_ARGUMENTS = 500
 
 
 def view_task(task: Task[..., Any]) -> TaskView:
@@ -58,6 +62,15 @@ def view_invocation(stored: StoredInvocation) -> InvocationView:
         cancel_requested=stored.cancel_requested,
         retry_of=stored.retry_of,
     )
+
+
+def view_briefly(stored: StoredInvocation) -> InvocationView:
+    """Return how an invocation stands, for a list: of long arguments there is the beginning."""
+    text = stored.arguments
+    if len(text) <= MOST_ARGUMENTS:
+        return view_invocation(stored)
+    view = view_invocation(replace(stored, arguments="null"))
+    return view.model_copy(update={"arguments": f"{text[:MOST_ARGUMENTS]}…", "arguments_cut": True})
 
 
 def view_history(lines: Iterable[InvocationHistory]) -> InvocationHistoryView:

@@ -26,7 +26,7 @@ from runtime.tasks import TaskArgumentsError, TaskHome, UnknownTaskError
 from runtime.tasks.invocation import cancel, retry
 from runtime.tasks.units import make_state_backend
 from runtime_http.models import InvocationView
-from runtime_http.task_views import view_history, view_invocation, view_result
+from runtime_http.task_views import view_briefly, view_history, view_invocation, view_result
 
 from ._load import WRONG, load_or_tell
 from ._output import nobody_reads
@@ -116,7 +116,7 @@ async def show_list(
         step = min(_PAGE, limit - len(found))
         page = await backend.list_invocations(which, limit=step, after=cursor)
         # One that was stored and never registered has no status to be shown.
-        found += [view_invocation(each) for each in page.invocations if each.record is not None]
+        found += [view_briefly(each) for each in page.invocations if each.record is not None]
         cursor = page.next
         if cursor is None:
             break

@@ -157,6 +157,20 @@ async def test_what_happens_is_in_the_stream_and_in_no_list_of_units(open_desk: 
         assert answer.json()["invocations"] == []
 
 
+async def test_a_list_has_the_beginning_of_long_arguments(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        words = "x" * 5000
+        long = (await desk.client.submit("fail", {"words": words})).invocation_id
+        await desk.client.submit("double", {"number": 1})
+        brief = {each.arguments_cut: each for each in (await desk.client.invocations()).invocations}
+        assert brief[False].arguments == {"number": 1}
+        assert isinstance(brief[True].arguments, str)
+        assert brief[True].arguments.startswith('{"words":"xxx')
+        assert len(brief[True].arguments) == 501
+        whole = await desk.client.invocation(long)
+        assert (whole.arguments, whole.arguments_cut) == ({"words": words}, False)
+
+
 async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
     async with open_desk() as desk:
         first = await desk.client.submit("double", {"number": 1}, idempotency_key="k")

@@ -230,10 +230,10 @@ export class Invocations {
     this.showCount();
   }
 
-  makeRow({ invocation_id: id, task, arguments: given }) {
+  makeRow({ invocation_id: id, task, arguments: given, arguments_cut: cut }) {
     const button = el("button", { type: "button", class: "unit", tabindex: "-1", "aria-controls": "work-detail", "aria-expanded": "false" }, task);
     const status = el("span", { class: "badge" }), age = el("td", { class: "number wide" }), attempts = el("td", { class: "number middle" });
-    const text = JSON.stringify(given);
+    const text = cut ? given : JSON.stringify(given);
     const row = el("tr", { "data-name": id }, el("th", { scope: "row", class: "name" }, button), el("td", {}, status), age, attempts,
       el("td", { class: "reason" }, text.length > MOST_TEXT ? `${text.slice(0, MOST_TEXT)}…` : text));
     const cells = { row, button, status, age, attempts };

@@ -22,6 +22,7 @@ from runtime_http.models import (
     TaskSubmission,
 )
 from runtime_http.task_views import (
+    view_briefly,
     view_history,
     view_invocation,
     view_result,
@@ -89,7 +90,7 @@ def make_invocations(application: Application) -> Blueprint:
         store = application.state_backend
         page = await store.list_invocations(which, limit=query_args.limit, after=query_args.after)
         return InvocationList(
-            invocations=[view_invocation(each) for each in page.invocations],
+            invocations=[view_briefly(each) for each in page.invocations],
             next=page.next,
             counts=await store.count_by_status() if query_args.counts else None,
         )
