@@ -43,7 +43,10 @@ def unpack(message: bytes) -> list[Change] | None:
         return None
     try:
         told: Any = json.loads(message)
-        return [Change(str(each), InvocationStatus(status), bool(c)) for each, status, c in told]
+        return [
+            Change(str(each), InvocationStatus(status), bool(cancel), elsewhere=True)
+            for each, status, cancel in told
+        ]
     except (ValueError, TypeError):
         return None
 

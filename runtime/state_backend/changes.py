@@ -20,7 +20,7 @@ class Change:
     """An invocation has come to *status*, or (*cancel*) its owner is to cancel it.
 
     *outcome* is there when it is over and that became known here; others look into the store.
-    *task* is what it calls; None for what another process has changed.
+    *task* is what it calls, where that is known; *elsewhere* says that another process has made it.
     """
 
     invocation_id: str
@@ -28,6 +28,7 @@ class Change:
     cancel: bool = False
     outcome: Outcome | None = None
     task: str | None = None
+    elsewhere: bool = False
 
 
 #: Called with what has been committed together, in the order in which it happened. An empty list:

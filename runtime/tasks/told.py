@@ -63,7 +63,7 @@ class InvocationNews:
         for change in changes:
             if change.cancel:
                 continue
-            if change.task is None:
+            if change.elsewhere:
                 self._hear_of_others()
             elif self._told[change.status] < TOLD_AT_ONCE:
                 self._told[change.status] += 1
@@ -102,9 +102,10 @@ class InvocationNews:
         error = None
         if change.status is InvocationStatus.FAILED and change.outcome is not None:
             error = change.outcome.error
+        of = "" if change.task is None else f" of {change.task}"
         why = "" if error is None else f", {error.type}: {error.message[:_LOOKED_AT]}"
         self._tell(
-            f"{change.invocation_id} of {change.task}: {change.status}{why}",
+            f"{change.invocation_id}{of}: {change.status}{why}",
             status=change.status,
             invocation_id=change.invocation_id,
             task=change.task,

@@ -40,7 +40,7 @@ async def test_each_move_is_an_event_in_its_order(autojump_clock: object) -> Non
     assert [each.status for each in events] == ["registered", "pending", "running", "failed"]
     assert {each.invocation_id for each in events} == {invocation.invocation_id}
     assert {(each.unit, each.kind, each.count) for each in events} == {("", "invocation", 1)}
-    words = f"{invocation.invocation_id} of {fail.name}: failed, ValueError: line one xxx"
+    words = f"{invocation.invocation_id}: failed, ValueError: line one xxx"
     assert events[-1].reason.startswith(words)
     assert len(events[-1].reason) < 400
 
@@ -106,7 +106,7 @@ async def test_what_other_processes_do_is_told_once_in_a_while(autojump_clock: o
         with news.listening(changes):
             for _ in range(100):
                 changes.publish_unknown()
-                changes.publish([Change("1", _I.RUNNING)])
+                changes.publish([Change("1", _I.RUNNING, elsewhere=True)])
             changes.publish([Change("1", _I.RUNNING, cancel=True, task="m.f")])  # no move
             assert [each.status for each in told(journal)] == [None]
             await trio.sleep(PERIOD_SEC + 0.1)
