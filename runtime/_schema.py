@@ -71,7 +71,7 @@ def manifest_schema(generator: type[GenerateJsonSchema] = _Generator) -> dict[st
     made["anyOf"] = [
         {"required": [kind], "properties": {kind: {"minItems": 1}}}
         for kind in ("processes", "services")
-    ]
+    ] + [{"required": ["tasks"], "properties": {"tasks": {"type": "object"}}}]
     process = made["$defs"]["Process"]
     for name, other in OTHER_SPELLINGS.items():
         properties = process["properties"]

@@ -50,7 +50,7 @@ OTHER_SPELLINGS: Mapping[str, str] = {"affinity": "processor_affinity"}
 #: The name of the unit that looks after the calls of lost runners, in a tree that has runners.
 RECOVERY = "recovery"
 _IS_RECOVERY = f"is the name of the unit that goes with runners, {RECOVERY!r}; choose another one"
-_NOTHING = Problem(("processes",), "there is nothing to run; name processes, or services")
+_NOTHING = Problem(("processes",), "there is nothing to run; name processes, services, or tasks")
 
 
 class Manifest(ProcessManifest):

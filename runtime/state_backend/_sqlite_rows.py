@@ -70,11 +70,11 @@ def status_of(text: Any) -> InvocationStatus:  # noqa: ANN401 - a value of a row
 #: What a `Row` needs.
 STANDING: Final = (
     "seq, lines, id, running_key, status, runner_id, changed_at, due_at, attempts, retries, deaths,"
-    " cancel_requested"
+    " cancel_requested, task"
 )
 #: What a `Row` needs to tell the whole invocation; *arguments* wherever they lie.
 COLUMNS: Final = (
-    f"{STANDING}, task, coalesce(arguments, (SELECT arguments FROM large"
+    f"{STANDING}, coalesce(arguments, (SELECT arguments FROM large"
     " WHERE large.seq = invocation.seq)), queue, rank, idempotency_key, registration_key,"
     " on_duplicate, parent_id, workflow_id, workflow_type, parent_workflow_id, retry_of, created_at"
 )
@@ -86,7 +86,7 @@ class Row:
     Made of the values of `STANDING`, or of `COLUMNS`, without which it has no `stored`.
     """
 
-    __slots__ = ("_values", "invocation_id", "lines", "running_key", "seq", "standing")
+    __slots__ = ("_values", "invocation_id", "lines", "running_key", "seq", "standing", "task")
 
     def __init__(self, values: Sequence[Any]) -> None:
         self._values = values
@@ -98,6 +98,7 @@ class Row:
         self.lines: int = values[1]
         self.invocation_id: str = values[2]
         self.running_key: str | None = values[3]
+        self.task: str = values[12]
         self.standing = Standing(
             record, maybe_moment(due_at), attempts, retries, deaths, bool(cancel)
         )
@@ -114,7 +115,7 @@ class Row:
         workflow = values[20]
         return StoredInvocation(
             invocation_id=self.invocation_id,
-            task=values[12],
+            task=self.task,
             arguments=values[13],
             queue=values[14],
             priority=-values[15],
@@ -294,7 +295,7 @@ class Step:
             if number:  # the first one is known from created_at
                 self._history.append((seq, number, at, each, None, None))
             outcome = Outcome(new.invocation_id, each) if each in OVER else None
-            self.changes.append(Change(new.invocation_id, each, outcome=outcome))
+            self.changes.append(Change(new.invocation_id, each, outcome=outcome, task=new.task))
         if status in TALLIED:
             self.tally[status] += 1
 
@@ -338,8 +339,8 @@ class Step:
         outcome = self._update(row, was, made)
         changes, invocation_id = self.changes, row.invocation_id
         for _, record in made[:-1]:
-            changes.append(Change(invocation_id, record.status))
-        changes.append(Change(invocation_id, status, False, outcome))
+            changes.append(Change(invocation_id, record.status, task=row.task))
+        changes.append(Change(invocation_id, status, False, outcome, row.task))
 
     def _update(
         self,

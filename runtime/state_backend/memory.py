@@ -289,7 +289,7 @@ class MemoryStateBackend(BaseStateBackend):
         outcome = None
         if status in OVER:
             outcome = Outcome(invocation_id, status, row.result, row.error)
-        changes.append(Change(invocation_id, status, False, outcome))
+        changes.append(Change(invocation_id, status, False, outcome, row.asked.task))
         if row.asked.running_key is not None:
             self._note_running(row.asked.running_key, row, status, now, changes)
 

@@ -31,7 +31,7 @@ _PROGRAM = "runtime.tasks._worker"
 _RESTART = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True, forgive_after_sec=5)
 _CHUNK = 65_536
 # From the end of the connection to that of the process; one that has only closed it is killed.
-_EXIT_SEC = 1.0
+_EXIT_SEC = 5.0
 
 
 #: Answers what a worker asks while it makes a call.

@@ -299,10 +299,12 @@ BAD: dict[str, Bad] = {
     ),
     # Keys and types.
     "no processes": raw(
-        "stop_within_sec: 5\n", "1: processes: there is nothing to run; name processes, or services"
+        "stop_within_sec: 5\n",
+        "1: processes: there is nothing to run; name processes, services, or tasks",
     ),
     "empty processes": raw(
-        "processes: []\n", "1: processes: there is nothing to run; name processes, or services"
+        "processes: []\n",
+        "1: processes: there is nothing to run; name processes, services, or tasks",
     ),
     "processes by name": raw(
         "processes:\n  healthy: {path: touch, args: [started]}\n",

@@ -131,7 +131,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tell: Tell, tmp_
 
 
 CPUS = os.cpu_count() or 1
-NOTHING = "there is nothing to run; name processes, or services"
+NOTHING = "there is nothing to run; name processes, services, or tasks"
 INTEGER = "input should be a valid integer, unable to parse string as an integer"
 WHOLE = "input should be a valid integer, got a number with a fractional part"
 BOOLEAN = "input should be a valid boolean, unable to interpret input"

@@ -40,7 +40,7 @@ async def test_each_move_is_an_event_in_its_order(autojump_clock: object) -> Non
     assert [each.status for each in events] == ["registered", "pending", "running", "failed"]
     assert {each.invocation_id for each in events} == {invocation.invocation_id}
     assert {(each.unit, each.kind, each.count) for each in events} == {("", "invocation", 1)}
-    words = f"{invocation.invocation_id}: failed, ValueError: line one xxx"
+    words = f"{invocation.invocation_id} of {fail.name}: failed, ValueError: line one xxx"
     assert events[-1].reason.startswith(words)
     assert len(events[-1].reason) < 400
 

@@ -118,7 +118,7 @@ async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
     ]
     history = await invocation.history()
     reasons = [line.execution_context for line in history if line.execution_context]
-    assert any("killed by SIGKILL" in reason for reason in reasons)
+    assert any("killed by SIGKILL" in reason for reason in reasons), reasons
 
 
 async def test_what_kills_its_worker_again_and_again_ends_failed(
