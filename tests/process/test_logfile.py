@@ -269,7 +269,7 @@ async def test_a_gap_is_told_where_it_is_and_the_lines_after_it_are_there(
         async with logged.busy():
             await look.line(logged.room.output, "all")
         await look.true(lambda: logged.limiter.borrowed_tokens == 0)
-        await look.true(lambda: any("missing" in line for line in logged.lines[-1:]))
+        await look.true(lambda: b"missing" in logged.path.read_bytes()[-80:])
         open_gate()
         await child.wait_exit()
     kinds = [kind for kind, _ in groupby(line.split(" ", 1)[1][:1] for line in logged.lines)]
@@ -292,7 +292,8 @@ async def test_a_folder_in_the_files_place_is_told_once_and_once_that_it_is_gone
         await wait_note(pilot, "cannot be written: Is a directory; it is tried again")
         path.rmdir()
         await wait_note(pilot, "is written again")
-        assert read_log(path) == ["line"] * 3
+        # Of several batches it is told after the first.
+        await look.true(lambda: read_log(path) == ["line"] * 3)
         assert len(notes(pilot)) == 2
         assert pilot.supervisor.status("p").generation == 1
 
@@ -339,7 +340,7 @@ async def test_a_stop_waits_for_the_log_as_long_as_the_budget_lets_it_and_names_
     logged: Logged, lines: int
 ) -> None:
     async with logged.busy():
-        await logged.run(logged.room.sh("echo line\n" * lines + "exit"), stop_at_end_sec=0.3)
+        await logged.run(logged.room.sh("echo line\n" * lines + "exit"), stop_at_end_sec=2)
     (note,) = logged.notes
     words = "does not have its last lines, 2 of them" if lines else "has held up the end"
     assert re.fullmatch(rf"{words}: a write was waited for, \d+\.\d s, in vain", note)

@@ -23,7 +23,7 @@ from runtime_http import HttpSettings, http_unit
 
 from .browser import TOKEN, Visitor, open_browser
 
-LIMIT_SEC = 90.0
+LIMIT_SEC = 140.0
 AUTHORIZED = {"authorization": f"Bearer {TOKEN}"}
 
 

@@ -288,7 +288,7 @@ async def test_streams_end_with_the_tree_and_tell_of_its_stop(serve: Serve) -> N
 async def test_a_reader_that_stops_reading_is_given_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_serving, "SLOW_CLIENT_SEC", 0.3)
+    monkeypatch.setattr(_serving, "SLOW_CLIENT_SEC", 2)
     async with serve(units=[chatterbox()]) as site, await site.connect() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await deaf.send_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n")
