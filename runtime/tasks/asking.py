@@ -86,7 +86,8 @@ class InvocationInWorker(CurrentInvocation):
 
     def __init__(self, task: Task[..., Any], call: dict[str, Any]) -> None:
         super().__init__(task, call["invocation_id"], call["arguments"])
-        self.attempt, self.retries = call["attempt"], call["retries"]
+        self.attempt: int = call["attempt"]
+        self.retries: int = call["retries"]
 
     def pausing(self) -> AbstractAsyncContextManager[None]:
         """Raise `OnlySubmitsError`."""
