@@ -49,8 +49,10 @@ class Family:
         strays = [stat for stat in self._orphans() if self._is_relative(stat)]
         found += strays
         found += _procfs.list_descendants(stat.pid for stat in strays)
-        self._seen.update(stat.member for stat in found)
-        return [stat for stat in found if stat.alive]
+        # One whose parent ends while we look is met below the leader and among the orphans.
+        once = {stat.member: stat for stat in found}
+        self._seen.update(once)
+        return [stat for stat in once.values() if stat.alive]
 
     def includes(self, pid: int) -> bool:
         """Return whether *pid* is the leader or belongs to it; a zombie may still be told.

@@ -30,7 +30,7 @@ def start() -> Iterator[Start]:
                 argv or ["sleep", "60"],
                 **options,  # type: ignore[call-overload]
             )
-            stack.callback(popen.wait)
+            stack.enter_context(popen)
             stack.callback(popen.kill)
             return popen
 
@@ -92,8 +92,8 @@ def test_an_orphan_in_the_session_of_the_leader_belongs_to_it(
     assert leader.stdout is not None
     orphan = int(leader.stdout.readline())
     stranger = start(env={}, start_new_session=True)
-    while _procfs.read_stat(orphan).parent == leader.pid:  # type: ignore[union-attr]
-        pass
+    while orphan in {stat.pid for stat in _procfs.list_descendants([leader.pid])}:
+        pass  # the shell between the two has not ended yet
     orphans += [orphan, stranger.pid]
     assert pids(Family(leader.pid, "p", host)) == [orphan]
     os.kill(orphan, signal.SIGKILL)

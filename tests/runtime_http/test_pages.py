@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from runtime.cli import _remote
+from runtime.cli import _output, _remote
 
 from .conftest import Serve, sleeper
 
@@ -40,5 +40,5 @@ def test_the_page_of_commands_has_every_exit_status_of_theirs() -> None:
     named = ("FINE", "NOT_FINE", "USAGE", "NO_TREE", "NO_UNIT", "NOT_ALLOWED")
     assert told == {
         *(getattr(_remote, name) for name in named),
-        *(_remote.INTERRUPTED, _remote.NOT_READ),
+        *(_remote.INTERRUPTED, _output.NOT_READ),
     }
