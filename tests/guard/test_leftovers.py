@@ -161,11 +161,13 @@ def test_what_we_live_below_ourselves_is_left_alone(leads: bool) -> None:
 def test_a_session_whose_members_replace_each_other_is_ended(tree: Tree, tmp_path: Path) -> None:
     # Nobody in it stays, none has the mark, and each is an orphan as soon as it has a child.
     script = tmp_path / "hop"
-    script.write_text('#!/bin/sh\nsleep 0.002\nenv -i "$0" &\n')
+    # Where nobody ends it, as when this test is killed, it must not go on for ever.
+    hops = '[ "$1" -eq 0 ] || env -i "$0" $(($1 - 1)) &'
+    script.write_text(f"#!/bin/sh\nsleep 0.002\n{hops}\n")
     script.chmod(0o755)
     pids = tree.start()
     with subprocess.Popen(
-        ["sh", "-c", f"{script} & wait; echo; kill -STOP $$"],
+        ["sh", "-c", f"{script} 20000 & wait; echo; kill -STOP $$"],
         stdout=subprocess.PIPE,
         start_new_session=True,
     ) as leader:

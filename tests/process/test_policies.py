@@ -115,7 +115,7 @@ async def test_what_ends_within_its_limit_is_judged_by_its_end(make_pilot: Any, 
 
 # --- signals by hand ------------------------------------------------------------------------------
 
-HEARS = "trap 'echo heard' HUP; echo ready; while :; do sleep 0.01; done"
+HEARS = "trap 'echo heard' HUP; echo ready; for i in $(seq 6000); do sleep 0.01; done"
 
 
 async def test_a_signal_reaches_every_replica_and_is_an_event(
@@ -179,7 +179,7 @@ BY_COMMAND = """
 trap '' TERM
 trap 'echo obeyed; exit 0' USR1
 echo ready
-while :; do sleep 0.01; done
+for i in $(seq 6000); do sleep 0.01; done
 """
 TELL = ["sh", "-c", "echo told $RUNTIME_PID $RUNTIME_UNIT $COLOUR $PWD; kill -USR1 $RUNTIME_PID"]
 
@@ -215,9 +215,9 @@ async def test_the_rest_of_the_family_is_sent_the_signal_when_the_leader_has_gon
     make_pilot: Any, sh: Any, look: Any
 ) -> None:
     script = """
-    (trap 'echo child heard; exit' TERM; echo child ready; while :; do sleep 0.01; done) &
+    (trap 'echo child heard; exit' TERM; echo child ready; for i in $(seq 6000); do sleep 0.01; done) &
     trap 'exit 0' USR1
-    while :; do sleep 0.01; done
+    for i in $(seq 6000); do sleep 0.01; done
     """
     pilot = make_pilot(sh(script, stop_command=TELL, timeout=1000))
     output = pilot.get_process_by_name("p").output
@@ -240,7 +240,7 @@ async def test_the_rest_of_the_family_is_sent_the_signal_when_the_leader_has_gon
 async def test_a_stop_command_that_does_not_do_is_told_and_the_signal_is_sent(  # noqa: PLR0917
     make_pilot: Any, sh: Any, look: Any, command: list[str], timeout: float, words: str
 ) -> None:
-    script = "trap 'echo term; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+    script = "trap 'echo term; exit 0' TERM; echo ready; for i in $(seq 6000); do sleep 0.01; done"
     pilot = make_pilot(sh(script, stop_command=command, timeout=timeout))
     process = pilot.get_process_by_name("p")
     async with pilot:
