@@ -181,7 +181,10 @@ async def test_leaving_the_block_asks_the_child_to_stop_and_waits_no_longer_than
 
 
 async def test_the_signal_that_asks_can_be_another_one(room: Any, look: Any) -> None:
-    script = "trap 'exit 4' INT; trap 'exit 5' TERM; echo ready; for i in $(seq 6000); do sleep 0.01; done"
+    script = (
+        "trap 'exit 4' INT; trap 'exit 5' TERM; echo ready;"
+        " for i in $(seq 6000); do sleep 0.01; done"
+    )
     async with room.open(room.sh(script), signum=signal.SIGINT, timeout=1000) as child:
         await look.line(room.output, "ready")
     assert child.returncode == 4

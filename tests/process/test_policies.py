@@ -215,7 +215,8 @@ async def test_the_rest_of_the_family_is_sent_the_signal_when_the_leader_has_gon
     make_pilot: Any, sh: Any, look: Any
 ) -> None:
     script = """
-    (trap 'echo child heard; exit' TERM; echo child ready; for i in $(seq 6000); do sleep 0.01; done) &
+    (trap 'echo child heard; exit' TERM; echo child ready
+        for i in $(seq 6000); do sleep 0.01; done) &
     trap 'exit 0' USR1
     for i in $(seq 6000); do sleep 0.01; done
     """
