@@ -40,9 +40,20 @@ class Leftovers:
         self._sessions: set[int] = set()  # all that is in them is ours
         self._present: set[int] = set()  # those that had members when we looked last
         self._found: set[Member] = set()
+        self._groups: set[int] = set()
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """The process groups with nobody but ours in them, as we looked last.
+
+        What replaces itself faster than we look may be in none of the looks, but is in its group.
+        """
+        spared = {stat.group for stat in self._above.values()}
+        return frozenset(self._groups - spared)
 
     def look(self) -> list[Member]:
         """Return what is left now; ask again after killing it, until nothing is."""
+        self._groups = set()
         left = self._look()
         if not left and self._found:
             # One that forks and ends while we look can hide its child from us, but not twice.
@@ -84,6 +95,7 @@ class Leftovers:
         # Who has left a session of ours is in one that was begun below it.
         self._sessions |= {stat.session for stat in ours}
         self._found |= {stat.member for stat in ours}
+        self._groups |= {stat.group for stat in ours if stat.session in self._sessions}
         return [stat for stat in ours if stat.alive]
 
 

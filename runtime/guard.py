@@ -28,6 +28,7 @@ from typing import Final, NoReturn, final
 
 from runtime._procfs import (
     Stat,
+    kill_groups,
     list_children,
     list_descendants,
     read_name,
@@ -225,12 +226,9 @@ def _inherited(children: list[int], session: int) -> list[Stat]:
 def _kill(processes: list[Stat]) -> None:
     """SIGKILL the *processes* and what is in a group with them.
 
-    A whole group dies at one stroke, which one by one would never catch up with what forks faster
-    than we look. A group is part of a session, and the sessions below us have members of ours only.
+    A group is part of a session, and the sessions below us have members of ours only.
     """
-    for group in {stat.group for stat in processes if stat.group > 1}:  # 1 would mean everybody
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, signal.SIGKILL)
+    kill_groups({stat.group for stat in processes})
     for stat in processes:
         send_signal(stat.member, signal.SIGKILL)
 

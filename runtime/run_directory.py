@@ -24,7 +24,7 @@ from signal import SIGKILL
 from typing import Final, NamedTuple, final
 
 from runtime._leftovers import Leftovers
-from runtime._procfs import Member, read_name, read_stat, send_signal
+from runtime._procfs import Member, kill_groups, read_name, read_stat, send_signal
 from runtime._roster import Roster, read_roster
 
 SWEEP_SEC: Final = 5.0
@@ -364,11 +364,15 @@ def _hash(data: bytes) -> str:
 def _end_leftovers(folder: Path, leftovers: Leftovers, say: Callable[[str], object]) -> None:
     ended: dict[Member, str] = {}
     deadline = time.monotonic() + SWEEP_SEC
-    while left := leftovers.look():
-        if time.monotonic() >= deadline:
-            raise LeftoversError(folder, [f"{read_name(pid)} ({pid})" for pid, _ in left])
+    while True:
+        left = leftovers.look()
         for member in left:
             ended.setdefault(member, f"{read_name(member.pid)} ({member.pid})")
+        kill_groups(leftovers.groups)
+        if not left:
+            break
+        if time.monotonic() >= deadline:
+            raise LeftoversError(folder, [f"{read_name(pid)} ({pid})" for pid, _ in left])
         for member in left:
             send_signal(member, SIGKILL)
         time.sleep(_SWEEP_POLL_SEC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -180,5 +181,8 @@ def test_a_session_whose_members_replace_each_other_is_ended(tree: Tree, tmp_pat
         with open_run_directory(tmp_path, say=said.append):
             left = [stat for stat in list_processes() if stat.session == leader.pid]
             assert [stat for stat in left if stat.alive] == []
+        # All of them hold it, and one of them may be in no list: it ends when the last one does.
+        assert select.select([fd], [], [], 10)[0] == [fd]
+        assert leader.stdout.read() == b""
     assert f"sh ({leader.pid})" in said[0]
     assert f"({pids[0]})" in said[0]
