@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+import anyio.lowlevel
+
 from runtime.invocation._exceptions import (
     InvocationNotFoundError,
     InvocationStatusError,
@@ -238,6 +240,7 @@ class BaseStateBackend(ABC):
         Raises `InvocationNotFoundError`, and `TypeError` or `ValueError` for what JSON cannot hold.
         """
         await self._set_result(invocation, json.dumps(result, allow_nan=False))
+        self.changes.forget(id_of(invocation))
 
     async def get_result(self, invocation: HasId) -> Any:  # noqa: ANN401 - as above
         """Return the result; raises `InvocationNotFoundError`, `NoResultError`."""
@@ -249,6 +252,7 @@ class BaseStateBackend(ABC):
     async def set_exception(self, invocation: HasId, exception: Exception) -> None:
         """Store an exception, and leave the status as it is; raises `InvocationNotFoundError`."""
         await self._set_exception(invocation, ErrorRecord.of(exception))
+        self.changes.forget(id_of(invocation))
 
     async def get_exception(self, invocation: HasId) -> Exception:
         """Return the exception; raises `InvocationNotFoundError`, `NoResultError`."""
@@ -361,6 +365,10 @@ class BaseStateBackend(ABC):
         Raises `InvocationNotFoundError`.
         """
         with self.changes.watch(invocation_id) as watch:
+            if watch.not_over:
+                await watch.wait()
+            elif watch.outcome is not None:
+                await anyio.lowlevel.checkpoint()
             while True:
                 outcome = watch.outcome or await self.get_outcome(invocation_id)
                 if outcome.status.is_over():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
 from runtime.invocation.models import Outcome
-from runtime.invocation.status import InvocationStatus
+from runtime.invocation.status import OVER, InvocationStatus
 
 _log = logging.getLogger(__name__)
 
@@ -35,17 +37,24 @@ class Change:
 #: something has changed, nobody here knows what.
 Listener = Callable[[list[Change]], None]
 
+#: Of so many invocations it is remembered how they stand, the ones that have changed last.
+_REMEMBERED: Final = 10_000
+#: Longer results, in characters, are not kept: who asks for them reads the store.
+_LONGEST_RESULT: Final = 1_000
+
 
 class Watch:
     """Waits until one invocation is over; made by `Changes.watch`."""
 
-    __slots__ = ("_event", "_woken", "outcome")
+    __slots__ = ("_event", "_woken", "not_over", "outcome")
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: Outcome | None = None, *, not_over: bool = False) -> None:
         self._event: anyio.Event | None = None
         self._woken = False  # also while its owner looks, and does not wait
         #: How it has ended, where that is known without looking.
-        self.outcome: Outcome | None = None
+        self.outcome: Outcome | None = outcome
+        #: Whether it was known not to be over when this was made: there is no need to look first.
+        self.not_over: bool = not_over
 
     def wake(self, outcome: Outcome | None) -> None:
         """Let the waiter look now."""
@@ -64,11 +73,17 @@ class Watch:
 
 
 class Changes:
-    """Who wants to know of changes; not for use from other threads."""
+    """Who wants to know of changes; not for use from other threads.
+
+    How the invocations stand that have changed last is remembered, so that who waits for one after
+    the other need not look for each. All of that is forgotten as soon as something has changed that
+    nobody here knows.
+    """
 
     def __init__(self) -> None:
         self._listeners: dict[object, Listener] = {}
         self._watches: dict[str, list[Watch]] = {}
+        self._known: OrderedDict[str, Outcome | None] = OrderedDict()  #: None: it is not over
 
     @contextmanager
     def listen(self, listener: Listener) -> Generator[None]:
@@ -84,9 +99,11 @@ class Changes:
     def watch(self, invocation_id: str) -> Generator[Watch]:
         """Watch for the end of one invocation during the block.
 
-        Look after the watch was made: what ended before it is not told.
+        Look after the watch was made, unless it says how that stands: what ended before it is not
+        told.
         """
-        watch = Watch()
+        known = self._known.get(invocation_id)
+        watch = Watch(known, not_over=known is None and invocation_id in self._known)
         watches = self._watches.setdefault(invocation_id, [])
         watches.append(watch)
         try:
@@ -110,15 +127,33 @@ class Changes:
         """Tell *changes*, once they are committed; none are not told."""
         if not changes:
             return
-        if self._watches:
-            # What comes last counts: one that is stopped with its runner is killed and rerouted.
-            for invocation_id, change in {each.invocation_id: each for each in changes}.items():
-                if change.status.is_over():
-                    self._wake(invocation_id, change.outcome)
+        # What comes last counts: one that is stopped with its runner is killed and rerouted.
+        for invocation_id, change in {each.invocation_id: each for each in changes}.items():
+            over = change.status in OVER
+            self._remember(invocation_id, change.outcome, over=over)
+            if over:
+                self._wake(invocation_id, change.outcome)
         self._tell(changes)
+
+    def _remember(self, invocation_id: str, outcome: Outcome | None, *, over: bool) -> None:
+        known = self._known
+        known.pop(invocation_id, None)
+        if not over:
+            known[invocation_id] = None
+        elif outcome is not None and outcome.error is None:
+            if len(outcome.result or "") > _LONGEST_RESULT:
+                return
+            known[invocation_id] = outcome
+        if len(known) > _REMEMBERED:
+            known.popitem(last=False)
+
+    def forget(self, invocation_id: str) -> None:
+        """Let who waits for this one look: its result was changed."""
+        self._known.pop(invocation_id, None)
 
     def publish_unknown(self) -> None:
         """Tell who listens that something has changed that nobody here knows."""
+        self._known.clear()
         self._tell([])
 
     def _tell(self, changes: list[Change]) -> None:
@@ -130,6 +165,8 @@ class Changes:
 
     def look_again(self, invocation_ids: Iterable[str] | None = None) -> None:
         """Let who waits for these (for any, without ids) look: nobody knows what has changed."""
+        if invocation_ids is None:
+            self._known.clear()
         for invocation_id in list(self._watches if invocation_ids is None else invocation_ids):
             self._wake(invocation_id, None)
 

@@ -30,6 +30,7 @@ from .workers import WorkerDiedError, WorkerPool
 
 _I = InvocationStatus
 _MOST_KEPT_BACK_SEC = 2.0
+_MOST_UNTAKEN = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,43 @@ class _Lane:
         return self.may_be_more and self.slots.free > 0
 
 
+class _Due:
+    """When the next invocation of some queues is due, asked of the store when that may be another.
+
+    That is when one has come to wait and nobody has taken it: it may have been put off.
+    """
+
+    def __init__(self, backend: BaseStateBackend, queues: tuple[str, ...] | None) -> None:
+        self._backend, self._queues = backend, queues
+        self._known = False
+        self._next: datetime | None = None
+        self._untaken: set[str] = set()
+
+    def hear(self, changes: list[Change]) -> None:
+        """Take note of what has changed in the store."""
+        untaken = self._untaken
+        for change in changes:
+            if change.status.is_available_for_run():
+                untaken.add(change.invocation_id)
+            else:
+                untaken.discard(change.invocation_id)
+        if not changes or len(untaken) > _MOST_UNTAKEN:
+            self.forget()
+
+    def forget(self) -> None:
+        """Ask the next time."""
+        self._known = False
+        self._untaken.clear()
+
+    async def find(self) -> datetime | None:
+        """Return when the next one is due, or an earlier time; None if none is."""
+        if not self._known or self._untaken:
+            self._known = True  # what is heard meanwhile counts for the next time
+            self._untaken.clear()
+            self._next = await self._backend.next_due(self._queues)
+        return self._next
+
+
 class _Ending(NamedTuple):
     """How a body has ended, as the moves that are to be recorded."""
 
@@ -103,6 +141,7 @@ class Runner:
         self._stopping = trio.Event()
         self._wake = trio.Event()
         self._lanes = list(self._make_lanes())
+        self._due = _Due(backend, settings.queues)
         self._endings: list[_Ending] = []
         self._ended = trio.Event()
         self._no_more = False  #: bodies, whose ends are to be recorded
@@ -216,6 +255,7 @@ class Runner:
         return Recovery(self.runner_id, reason, self.settings.quarantine_after)
 
     def _hear(self, changes: list[Change]) -> None:
+        self._due.hear(changes)
         for change in changes:
             if change.cancel:
                 running = self._running.get(change.invocation_id)
@@ -262,7 +302,7 @@ class Runner:
         """Wait until there may be something to do, at the latest until the next one is due."""
         due: datetime | None = None
         if any(lane.slots.free > 0 for lane in self._lanes):
-            due = await self.backend.next_due(self.settings.queues)
+            due = await self._due.find()
         if self._stopping.is_set() or any(lane.can_take for lane in self._lanes):
             return
         self._wake = trio.Event()
@@ -271,6 +311,7 @@ class Runner:
                 until.deadline = trio.current_time() + (due - self.backend.now()).total_seconds()
             await self._wake.wait()
         if until.cancelled_caught:
+            self._due.forget()
             self._expect_more()
 
     # --- stopping ---------------------------------------------------------------------------------

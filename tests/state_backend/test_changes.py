@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from runtime.invocation import InvocationStatus, Outcome
+from runtime.invocation import ErrorRecord, InvocationStatus, Outcome
 from runtime.state_backend import Change, Changes
 
 S = InvocationStatus
@@ -56,6 +56,56 @@ async def test_what_comes_last_of_one_commit_counts(steps: list[S], woken: bool)
             await watch.wait()
     assert scope.cancelled_caught is not woken
     assert watch.outcome == (DONE if woken else None)
+
+
+def standing(changes: Changes, invocation_id: str = "i") -> tuple[Outcome | None, bool]:
+    """Return what is known of one without looking: how it has ended, and that it has not."""
+    with changes.watch(invocation_id) as watch:
+        return watch.outcome, watch.not_over
+
+
+NOT_KNOWN = (None, False)
+LONG = Outcome("i", S.SUCCESS, "1" * 1_001)
+FAILED = Outcome("i", S.FAILED, error=ErrorRecord.of(ValueError("no")))
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        (Change("i", S.REGISTERED), (None, True)),
+        (Change("i", S.RUNNING, cancel=True), (None, True)),
+        (Change("i", S.SUCCESS, outcome=DONE), (DONE, False)),
+        (Change("i", S.SUCCESS, elsewhere=True), NOT_KNOWN),
+        (Change("i", S.SUCCESS, outcome=LONG), NOT_KNOWN),
+        (Change("i", S.FAILED, outcome=FAILED), NOT_KNOWN),
+        (Change("j", S.RUNNING), NOT_KNOWN),
+    ],
+)
+def test_how_one_stands_is_known_from_what_was_told(
+    change: Change, known: tuple[Outcome | None, bool]
+) -> None:
+    changes = Changes()
+    changes.publish([change])
+    assert standing(changes) == known
+    changes.publish([Change("i", S.REROUTED)])
+    assert standing(changes) == (None, True)
+
+
+def test_nothing_is_known_any_more_where_nobody_knows_what_has_changed() -> None:
+    for forget in (Changes.publish_unknown, Changes.look_again, lambda each: each.forget("i")):
+        changes = Changes()
+        changes.publish([Change("i", S.SUCCESS, outcome=DONE)])
+        forget(changes)
+        assert standing(changes) == NOT_KNOWN
+
+
+def test_those_that_have_changed_last_are_remembered() -> None:
+    changes = Changes()
+    for number in range(10_000):
+        changes.publish([Change(str(number), S.RUNNING)])
+    changes.publish([Change("0", S.PAUSED), Change("i", S.RUNNING)])
+    assert standing(changes, "0") == standing(changes, "2") == standing(changes) == (None, True)
+    assert standing(changes, "1") == NOT_KNOWN
 
 
 async def test_all_look_again_where_nobody_knows_what_has_changed() -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +30,7 @@ from runtime.invocation.models import (
     Move,
     NewInvocation,
     OnDuplicate,
+    Outcome,
     RunnerRecord,
     WorkflowIdentity,
     new_invocation_id,
@@ -43,6 +44,7 @@ from runtime.state_backend import (
     _sqlite_schema,
     _sqlite_wakeups,
 )
+from runtime.state_backend import _sqlite_queue as queue
 from runtime.state_backend import sqlite as sqlite_module
 from runtime.state_backend._sqlite_rows import Step
 from runtime.state_backend._sqlite_schema import APPLICATION_ID, MIGRATIONS, migrate
@@ -852,6 +854,69 @@ async def test_who_waits_hears_from_another_process(path: Path) -> None:
         assert [line.status for line in history] == [
             *(S.REGISTERED, S.PENDING, S.RUNNING, S.SUCCESS)
         ]
+
+
+async def test_what_was_heard_of_is_not_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    get_outcome = SQLiteStateBackend.get_outcome
+
+    async def look(self: SQLiteStateBackend, invocation_id: str) -> Outcome:
+        read.append(invocation_id)
+        return await get_outcome(self, invocation_id)
+
+    monkeypatch.setattr(SQLiteStateBackend, "get_outcome", look)
+    ids = [str(number) for number in range(20)]
+    async with opened(path) as store:
+        await store.register([new(each) for each in ids])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.wait_over, ids[-1])
+            await wait_all_tasks_blocked()
+            await store.claim("r", len(ids), start=True)
+            await store.apply([move(each, S.SUCCESS, result=each) for each in ids])
+        assert [(await store.wait_over(each)).result for each in ids] == ids
+        assert read == []
+    async with opened(path) as store:  # it has heard of nothing
+        assert (await store.wait_over("7")).result == "7"
+        assert read == ["7"]
+
+
+TASKS = ["shop.tasks.resize"]
+
+
+def test_what_a_queue_asks_again_and_again_is_planned_once(path: Path) -> None:
+    planned: list[int] = []
+    with closing(apsw.Connection(str(path))) as db:
+        _sqlite_schema.set_up_writer(db)
+        migrate(db, str(path))
+
+        def work(number: int) -> None:
+            _do(db, path, lambda step: queue.register(step, [new(str(number))]))
+            (taken,) = _do(
+                db,
+                path,
+                lambda step: queue.claim(step, "r", 9, queues=["default"], tasks=TASKS, start=True),
+            )
+            ended = [[move(taken.invocation_id, S.SUCCESS, result="1")]]
+            _do(db, path, lambda step: queue.apply_each(step, ended))
+
+        def note(event: dict[str, Any]) -> None:
+            planned.append(event["stmt_status"]["SQLITE_STMTSTATUS_REPREPARE"])
+
+        for number in range(5):
+            work(number)
+        db.trace_v2(apsw.SQLITE_TRACE_PROFILE, note)
+        for number in range(5, 10):
+            work(number)
+    assert len(planned) > 50
+    assert set(planned) == {0}
+
+
+def _do(db: apsw.Connection, path: Path, operation: Callable[[Step], Any]) -> Any:
+    job: Job[Any] = Job(operation, anyio.Event())
+    commit_together(db, str(path), deque([job]), lambda: Step(db, datetime.now(UTC)))
+    return job.result()
 
 
 # --- asyncio --------------------------------------------------------------------------------------

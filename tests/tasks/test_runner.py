@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -83,6 +84,39 @@ async def test_a_drain_of_its_own_is_shorter_than_the_stop() -> None:
         await trio.sleep(1)
         began = trio.current_time()
     assert trio.current_time() - began == pytest.approx(2)
+
+
+@virtual
+async def test_the_store_is_asked_what_is_due_when_something_was_put_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+    next_due = MemoryStateBackend.next_due
+
+    async def find(self: MemoryStateBackend, queues: Collection[str] | None = None) -> Any:
+        asked.append(trio.current_time())
+        return await next_due(self, queues)
+
+    monkeypatch.setattr(MemoryStateBackend, "next_due", find)
+    app = Application()
+
+    @app.task
+    async def now() -> float:
+        return trio.current_time()
+
+    async with app:
+        began = trio.current_time()
+        for _ in range(20):
+            await (await now.submit()).result()
+        assert len(asked) <= 2
+        late = await now.with_options(delay_sec=50).submit()
+        for _ in range(20):
+            await (await now.submit()).result()
+        assert len(asked) <= 4
+        early = await now.with_options(delay_sec=20).submit()
+        assert await early.result() - began == pytest.approx(20, abs=0.1)
+        assert await late.result() - began == pytest.approx(50, abs=0.1)
+        assert len(asked) <= 8
 
 
 @virtual

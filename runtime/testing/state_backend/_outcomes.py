@@ -139,6 +139,31 @@ class OutcomeTests(Kit):
             ]
             assert store.changes.watched == []
 
+    async def test_what_is_waited_for_is_as_the_store_has_it(self) -> None:
+        """Also where it was heard of before: its result was set anew, or it was forgotten."""
+        async with self.opened() as store:
+            invocation_id = await started(store)
+            await store.apply([move(invocation_id, S.SUCCESS, result="1")])
+            assert (await store.wait_over(invocation_id)).result == "1"
+            await store.set_result(invocation_id, 2)
+            assert (await store.wait_over(invocation_id)).result == "2"
+            await store.purge()
+            with raises(InvocationNotFoundError):
+                await store.wait_over(invocation_id)
+
+    async def test_what_was_killed_and_goes_on_is_waited_for(self) -> None:
+        """It was over for a moment, and that was heard of."""
+        async with self.opened() as store:
+            invocation_id = await started(store)
+            await store.apply([move(invocation_id, S.KILLED)])
+            await store.set_status(invocation_id, S.REROUTED)
+            with anyio.move_on_after(0) as scope:
+                await store.wait_over(invocation_id)
+            assert scope.cancelled_caught
+            await store.claim("r", 1, start=True)
+            await store.apply([move(invocation_id, S.SUCCESS, result="1")])
+            assert (await store.wait_over(invocation_id)).result == "1"
+
     async def test_being_cancelled_is_an_end(self) -> None:
         """For who waits as well."""
         async with self.opened() as store:
