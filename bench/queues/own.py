@@ -7,14 +7,14 @@ import json
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack
 
 import trio
 
-from runtime import Application
+from runtime import Supervisor
 from runtime.state_backend import make_state_backend
-from runtime.tasks.home import TaskHome
+from runtime.tasks import RunnerSettings, TaskHome
 from runtime.tasks.task import Task
+from runtime.tasks.units import task_units
 
 home = TaskHome()
 
@@ -44,28 +44,24 @@ async def submit(task: Task[..., int], number: int, callers: int) -> list[str]:
 async def main(url: str, number: int, callers: int) -> None:
     """Submit while nothing runs, then let a runner drain it, then ask one after the other."""
     found: dict[str, float] = {}
-    app = Application(state_backend=url, runners=[{"name": "runner", "concurrency": 100}])
-    app.tasks.adopt(home)
-    async with AsyncExitStack() as stack:
-        if url.startswith("memory:"):  # it ends with the application: its runner runs all along
-            await stack.enter_async_context(app)
+    runner = task_units(home, [RunnerSettings(concurrency=100)])
+    async with make_state_backend(url) as store:
+        with home.using(store):
             ids = await _timed_submit(found, number, callers)
-            began = time.perf_counter() - number / found["submit"]
-        else:
-            async with make_state_backend(url) as store:
-                with app.tasks.using(store):
-                    ids = await _timed_submit(found, number, callers)
-            began = time.perf_counter()
-            await stack.enter_async_context(app)
-        for each in ids:
-            await app.state_backend.wait_over(each)
-        found["drain"] = number / (time.perf_counter() - began)
-        trips = []
-        for trip in range(min(number, 200)):
-            began = time.perf_counter()
-            await (await nothing.submit(trip)).result()
-            trips.append(time.perf_counter() - began)
-        found["p50_ms"] = 1000 * statistics.median(trips)
+            async with trio.open_nursery() as nursery:
+                supervisor = Supervisor(runner)
+                began = time.perf_counter()
+                nursery.start_soon(supervisor.run)
+                for each in ids:
+                    await store.wait_over(each)
+                found["drain"] = number / (time.perf_counter() - began)
+                trips = []
+                for trip in range(min(number, 200)):
+                    began = time.perf_counter()
+                    await (await nothing.submit(trip)).result()
+                    trips.append(time.perf_counter() - began)
+                found["p50_ms"] = 1000 * statistics.median(trips)
+                supervisor.ask_stop_tree("all is measured")
     print(json.dumps(found))
 
 
