@@ -117,7 +117,7 @@ def reference(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure beside the peers, and write the README's table; arguments after -- replace that."""
+    """Measure beside the peers, and write the README's tables; arguments after -- replace that."""
     install_group(session, "bench")
     # Interrupted, it ends whatever the peers have started, and needs a moment for that.
     session.run(
@@ -126,4 +126,8 @@ def bench(session: nox.Session) -> None:
         terminate_timeout=30,
     )
     if not session.posargs:
-        session.run("python", "-m", "bench.queues", interrupt_timeout=30, terminate_timeout=30)
+        session.run(
+            *("python", "-m", "bench.queues", "--write", "README.md"),
+            interrupt_timeout=30,
+            terminate_timeout=30,
+        )

@@ -39,7 +39,7 @@ def main() -> int:
     markdown = table.render(results, versions, children)
     print(markdown)
     if options.write is not None:
-        table.write_into(options.write, markdown)
+        table.TOOLS.write(options.write, markdown)
     return int(results.failed)
 
 
@@ -66,9 +66,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--write",
-        type=_find_file,
+        type=table.TOOLS.file,
         metavar="FILE",
-        help=f"put the tables between {table.BEGIN} and {table.END} there as well",
+        help=f"put the tables between {table.TOOLS.begin} and {table.TOOLS.end} there as well",
     )
     parser.add_argument(
         "--peers",
@@ -78,16 +78,6 @@ def _parse() -> argparse.Namespace:
         help="where the peers from PyPI get an environment each (in the one that runs this)",
     )
     return parser.parse_args()
-
-
-def _find_file(name: str) -> Path:
-    """Return the file that is to be written into; told now, not after all the measuring."""
-    path = Path(name)
-    try:
-        table.find_place(path.read_text())
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return path
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:

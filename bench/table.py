@@ -1,10 +1,12 @@
 """What was measured, as Markdown, and its place in a file."""
 
+import argparse
 import os
 import platform
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,23 +17,40 @@ from bench.rows.base import Group, Row
 from bench.tools import FLOOR, OURS
 from bench.tools.base import NONE, Tool
 
-BEGIN: Final = "<!-- bench:begin -->"
-END: Final = "<!-- bench:end -->"
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a table belongs in a file: between two markers."""
+
+    begin: str
+    end: str
+
+    def find(self, text: str) -> tuple[str, str]:
+        """Return what stands before and after it; raise `ValueError` where it is not."""
+        before, begin, rest = text.partition(self.begin)
+        _, end, after = rest.partition(self.end)
+        if not begin or not end:
+            raise ValueError(f"there is no {self.begin} with a {self.end} behind it")
+        return before, after
+
+    def write(self, path: Path, markdown: str) -> None:
+        """Put *markdown* there in the file *path*."""
+        before, after = self.find(path.read_text())
+        path.write_text(f"{before}{self.begin}\n{markdown}\n{self.end}{after}")
+
+    def file(self, name: str) -> Path:
+        """Return the file of an argument that has it; told now, not after all the measuring."""
+        path = Path(name)
+        try:
+            self.find(path.read_text())
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return path
 
 
-def find_place(text: str) -> tuple[str, str]:
-    """Return what stands before and after the two markers; raise `ValueError` without them."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"there is no {BEGIN} with a {END} behind it")
-    return before, after
-
-
-def write_into(path: Path, markdown: str) -> None:
-    """Put *markdown* between the markers of the file *path*."""
-    before, after = find_place(path.read_text())
-    path.write_text(f"{before}{BEGIN}\n{markdown}\n{END}{after}")
+#: Of what is measured beside other supervisors, and beside other queues.
+TOOLS: Final = Place("<!-- bench:begin -->", "<!-- bench:end -->")
+QUEUES: Final = Place("<!-- bench-queues:begin -->", "<!-- bench-queues:end -->")
 
 
 def render(results: Results, versions: Mapping[str, str | None], children: str) -> str:
@@ -44,14 +63,21 @@ def render(results: Results, versions: Mapping[str, str | None], children: str) 
     return "\n\n".join(filter(None, parts))
 
 
+def machine() -> str:
+    """Return when it was measured, and on what."""
+    return (
+        f"measured on {time.strftime('%Y-%m-%d')} with {os.cpu_count()} cores "
+        f"({_processor()}), {platform.system()} {platform.release()} and Python "
+        f"{platform.python_version()}"
+    )
+
+
 def _caption(runs: int, versions: Mapping[str, str | None], children: str) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     missing = ", ".join(name for name, version in versions.items() if version is None)
     return (
         f"Medians of {runs} runs in which the tools took turns (of what is left behind, the "
-        f"worst), measured on {time.strftime('%Y-%m-%d')} with {os.cpu_count()} cores "
-        f"({_processor()}), {platform.system()} {platform.release()} and Python "
-        f"{platform.python_version()}. The tools are {named}"
+        f"worst), {machine()}. The tools are {named}"
         f"{f' (not installed: {missing})' if missing else ''}, each with its default settings; "
         f"the children are {children}. Less is better everywhere."
     )

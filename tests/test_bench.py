@@ -71,12 +71,12 @@ def cells(markdown: str, what: str) -> list[str]:
 @pytest.mark.slow
 def test_it_measures_the_runtime_and_the_floor_and_writes_the_table(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"above\n{table.BEGIN}\nold\n{table.END}\nbelow\n")
+    readme.write_text(f"above\n{table.TOOLS.begin}\nold\n{table.TOOLS.end}\nbelow\n")
     wanted = ["crash", "chain", "start-10", "stop-10", "left", "again"]
     with started(tmp_path, "--write", str(readme), "--rows", *wanted) as program:
         printed, said = program.communicate(timeout=LIMIT_SEC)
     assert program.returncode == 0, said
-    assert readme.read_text() == f"above\n{table.BEGIN}\n{printed}{table.END}\nbelow\n"
+    assert readme.read_text() == f"above\n{table.TOOLS.begin}\n{printed}{table.TOOLS.end}\nbelow\n"
     for key in wanted:
         ours, floor, *ratios = cells(printed, ROWS[key].what)
         assert re.fullmatch(r"\d+(\.\d+)?", ours), (key, ours)
@@ -100,11 +100,11 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, signum: signal.Sig
 
 def test_a_file_without_its_markers_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"{table.END} {table.BEGIN}")
+    readme.write_text(f"{table.TOOLS.end} {table.TOOLS.begin}")
     with started(tmp_path, "--write", str(readme)) as program:
         _, said = program.communicate(timeout=LIMIT_SEC)
     assert program.returncode == 2
-    assert table.BEGIN in said.splitlines()[-1]
+    assert table.TOOLS.begin in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize("compiler", [None, shutil.which("false")])

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bench import table
 from bench.tools.packaged import Environment
 
 _HERE: Final = Path(__file__).parent
@@ -143,6 +144,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="runs in which all take turns (3)")
     parser.add_argument("--number", type=int, default=5000, help="tasks in a run (5000)")
     parser.add_argument("--ours", action="store_true", help="no peers, which have to be installed")
+    parser.add_argument(
+        "--write",
+        type=table.QUEUES.file,
+        metavar="FILE",
+        help=f"put the tables between {table.QUEUES.begin} and {table.QUEUES.end} there as well",
+    )
     parser.add_argument("--peers", type=Path, default=Path(sys.prefix, "bench-peers"))
     parser.add_argument(
         "--finished",
@@ -157,15 +164,28 @@ def main() -> int:
     for _ in range(options.runs):
         for each in wanted:
             figures[each.name].append(measure(each, options.number, options.peers))
-    print(render(figures))
+    tables = [_caption(options), render(figures)]
     failed = any(run is None for runs in figures.values() for run in runs)
     if options.finished:
         claims = measure_claims(options.finished)
         failed |= claims is None
         if claims is not None:
-            print()
-            print(render_claims(options.finished, claims))
+            tables.append(render_claims(options.finished, claims))
+    markdown = "\n\n".join(tables)
+    print(markdown)
+    if options.write is not None:
+        table.QUEUES.write(options.write, markdown)
     return int(failed)
+
+
+def _caption(options: argparse.Namespace) -> str:
+    return (
+        f"Medians of {options.runs} runs in which all took turns, {table.machine()}: "
+        f"{options.number:,} tasks, a tenth of that for DBOS and for pynenc in a file, which take "
+        "long. First they are submitted while nothing runs, then a runner takes them all and each "
+        "result is asked for, then one is submitted and waited for after the other. Whatever runs "
+        "them is in the same process as who asks."
+    )
 
 
 if __name__ == "__main__":
