@@ -93,8 +93,8 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, signum: signal.Sig
         said = program.stderr.readline()  # the first figure: from here on something is on stage
         assert "chain" in said, said
         program.send_signal(signum)
-        program.communicate(timeout=LIMIT_SEC)
-    assert program.returncode == 128 + signum
+        _, said = program.communicate(timeout=LIMIT_SEC)
+    assert program.returncode == 128 + signum, said
     assert what_is_left(tmp_path) == []
 
 
