@@ -73,7 +73,7 @@ _LOST_OF_RUNNERS = f"""SELECT {COLUMNS} FROM invocation INDEXED BY owned WHERE r
 _FORGET_DEAD = "DELETE FROM runner WHERE alive_until < ?"
 _FORGET_RUNNERS = "DELETE FROM runner WHERE runner_id IN (SELECT value FROM json_each(?))"
 _PURGE = """DELETE FROM invocation WHERE seq IN (SELECT seq FROM invocation WHERE over_at < ?
-    AND over_at IS NOT NULL ORDER BY over_at LIMIT ?) RETURNING status"""
+    AND over_at IS NOT NULL ORDER BY over_at LIMIT ?) RETURNING id, status"""
 _EVERYTHING = (
     *("history", "large", "tally", "workflow", "workflow_value", "sub_invocation"),
     "invocation",
@@ -300,18 +300,21 @@ def recover(
     return [each.invocation_id for each in rows]
 
 
-def purge(step: Step, over_before: datetime | None, limit: int | None) -> int:
-    """See `BaseStateBackend.purge`."""
+def purge(step: Step) -> int:
+    """Forget everything, see `BaseStateBackend.purge`; return how many invocations that were."""
     step.untold = True
-    if over_before is None:
-        number: int = step.one("SELECT count(*) FROM invocation")[0]
-        for table in _EVERYTHING:
-            step.execute(f"DELETE FROM {table}")
-        return number
+    number: int = step.one("SELECT count(*) FROM invocation")[0]
+    for table in _EVERYTHING:
+        step.execute(f"DELETE FROM {table}")
+    return number
+
+
+def purge_over(step: Step, over_before: datetime, limit: int | None) -> list[str]:
+    """Forget what has been over, see `BaseStateBackend.purge`; return the ids."""
     gone = step.all(_PURGE, micros(over_before), -1 if limit is None else limit)
-    for (status,) in gone:
+    for _, status in gone:
         step.tally[status_of(status)] -= 1
-    return len(gone)
+    return [invocation_id for invocation_id, _ in gone]
 
 
 # --- beside the status ----------------------------------------------------------------------------

@@ -148,7 +148,7 @@ class Changes:
             known.popitem(last=False)
 
     def forget(self, invocation_id: str) -> None:
-        """Let who waits for this one look: its result was changed."""
+        """Remember no more of this one: its result was changed, or it is not there any more."""
         self._known.pop(invocation_id, None)
 
     def publish_unknown(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -205,6 +205,7 @@ class MemoryStateBackend(BaseStateBackend):
         self._waiting = _Waiting()
         self._by_idempotency: dict[tuple[str, str], str] = {}
         self._owned: dict[str, _Row] = {}
+        self._over: deque[tuple[datetime, _Row]] = deque()  #: since when; some are not any more
         self._registered_keys: dict[str, dict[str, _Row]] = {}
         self._running_keys: dict[str, str] = {}
         self._held_back: dict[str, list[tuple[int, int, _Row]]] = {}
@@ -288,6 +289,7 @@ class MemoryStateBackend(BaseStateBackend):
             self._note_key(row.asked.registration_key, row, over=status in OVER)
         outcome = None
         if status in OVER:
+            self._over.append((now, row))
             outcome = Outcome(invocation_id, status, row.result, row.error)
         changes.append(Change(invocation_id, status, False, outcome, row.asked.task))
         if row.asked.running_key is not None:
@@ -560,12 +562,20 @@ class MemoryStateBackend(BaseStateBackend):
             self._clear()
             self.changes.look_again()  # for what is not there any more
             return number
-        old = [row.asked for row in self._rows.values() if _over_before(row, over_before)]
-        for asked in old[:limit]:
+        gone = 0
+        while self._over and self._over[0][0] < over_before and gone != limit:
+            at, row = self._over.popleft()
+            record, asked = row.standing.record, row.asked
+            if self._rows.get(asked.invocation_id) is not row or not record:
+                continue
+            if record.status not in OVER or record.timestamp != at:
+                continue
+            gone += 1
             del self._rows[asked.invocation_id]
             if asked.idempotency_key is not None:
                 self._by_idempotency.pop((asked.task, asked.idempotency_key), None)
-        return len(old[:limit])
+            self.changes.forget(asked.invocation_id)
+        return gone
 
     # --- what pynenc's stores do ------------------------------------------------------------------
 
@@ -752,11 +762,6 @@ def _record(row: _Row) -> InvocationStatusRecord:
     if record is None:  # it was stored, and never registered
         raise InvocationNotFoundError(row.asked.invocation_id)
     return record
-
-
-def _over_before(row: _Row, moment: datetime) -> bool:
-    record = row.standing.record
-    return record is not None and record.status in OVER and record.timestamp < moment
 
 
 def _fits(row: _Row, which: InvocationFilter) -> bool:

@@ -289,7 +289,12 @@ class SQLiteStateBackend(BaseStateBackend):
 
     async def purge(self, *, over_before: datetime | None = None, limit: int | None = None) -> int:
         """See `BaseStateBackend.purge`."""
-        return await self._write(queue.purge, over_before, limit)
+        if over_before is None:
+            return await self._write(queue.purge)
+        gone = await self._write(queue.purge_over, over_before, limit)
+        for invocation_id in gone:
+            self.changes.forget(invocation_id)
+        return len(gone)
 
     # --- looking ----------------------------------------------------------------------------------
 

@@ -130,4 +130,6 @@ class RecoverySweep:
             unit.note(f"{len(taken)} invocations go on elsewhere, their runners were lost")
         if self.settings.keep_results_sec is not None:
             over_before = now - timedelta(seconds=self.settings.keep_results_sec)
-            await self.backend.purge(over_before=over_before, limit=_PURGED_AT_ONCE)
+            # As many steps as it takes: more may end between two sweeps than one step forgets.
+            while await self.backend.purge(over_before=over_before, limit=_PURGED_AT_ONCE):
+                pass

@@ -274,10 +274,11 @@ async def test_old_results_are_forgotten() -> None:
             supervisor = Supervisor(task_units(home, recovery=recovery))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(supervisor.run)
-                await (await work.submit()).result()
+                for each in await work.submit_many([()] * 2_500):
+                    await each.result()
                 await trio.sleep(2)
-                assert await backend.count_by_status() == {_I.SUCCESS: 1}
-                await trio.sleep(5)
+                assert await backend.count_by_status() == {_I.SUCCESS: 2_500}
+                await trio.sleep(4.5)  # more than are forgotten in one step, in one sweep
                 assert await backend.count_by_status() == {}
                 supervisor.ask_stop_tree("done")
 
