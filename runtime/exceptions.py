@@ -39,6 +39,7 @@ from runtime.service import UnknownServiceClassError as UnknownServiceClassError
 from runtime.state_backend import NotOpenError as NotOpenError
 from runtime.state_backend import StateBackendError as StateBackendError
 from runtime.state_backend import StoreFileError as StoreFileError
+from runtime.state_backend import UnknownCursorError as UnknownCursorError
 from runtime.state_backend import UnknownStateBackendError as UnknownStateBackendError
 from runtime.supervision._exceptions import DependencyCycleError as DependencyCycleError
 from runtime.supervision._exceptions import DuplicateUnitError as DuplicateUnitError

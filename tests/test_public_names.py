@@ -69,7 +69,7 @@ PUBLIC = {
         *("InvocationCancelledError", "InvocationError", "InvocationNotFoundError"),
         *("InvocationRejectedError", "InvocationStatusError", "InvocationStatusOwnershipError"),
         *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
-        *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
+        *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownCursorError"),
         *("ProcessError", "ProcessExitedError", "RunDirectoryError", "SpawnError", "HookError"),
         *("NotRunningError", "RunLimitError"),
         *("SupervisionError", "SurvivorsError", "UnitFailedError", "UnitInUseError"),
@@ -78,7 +78,7 @@ PUBLIC = {
         *("InvocationCancelledError", "InvocationError", "InvocationNotFoundError"),
         *("InvocationRejectedError", "InvocationStatusError", "InvocationStatusOwnershipError"),
         *("InvocationStatusTransitionError", "NoResultError", "TaskFailedError"),
-        *("NotOpenError", "StateBackendError", "StoreFileError", "UnknownStateBackendError"),
+        "UnknownStateBackendError",
         *("DuplicateTaskError", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
         *("JobFailedError", "OnlySubmitsError", "TaskResultError", "UnknownTaskError"),
     },
@@ -98,7 +98,8 @@ PUBLIC = {
     "runtime.state_backend": {
         *("AppInfo", "BaseStateBackend", "Change", "Changes", "InvocationFilter"),
         *("InvocationHistory", "NotOpenError", "Page", "StateBackendError", "StoreFileError"),
-        *("UnknownStateBackendError", "WorkflowIdentity", "make_state_backend"),
+        *("UnknownCursorError", "UnknownStateBackendError", "WorkflowIdentity"),
+        "make_state_backend",
     },
     "runtime.tasks": {
         *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),

@@ -14,6 +14,7 @@ from runtime.service._exceptions import (
     ServiceError,
     UnknownServiceClassError,
 )
+from runtime.state_backend import UnknownCursorError
 from runtime.supervision._exceptions import (
     DuplicateUnitError,
     IllegalTransitionError,
@@ -104,6 +105,8 @@ def _explain_of_tasks(error: Exception) -> HttpProblem | None:
             return HttpProblem(404, str(error), {"name": error.name})
         case InvocationNotFoundError():
             return HttpProblem(404, str(error), {"invocation_id": error.invocation_id})
+        case UnknownCursorError():
+            return HttpProblem(422, str(error))
         case TaskArgumentsError():
             return HttpProblem(422, str(error), {"problems": error.problems})
     return None

@@ -6,6 +6,7 @@ from runtime.invocation.models import WorkflowIdentity as WorkflowIdentity
 from ._exceptions import NotOpenError as NotOpenError
 from ._exceptions import StateBackendError as StateBackendError
 from ._exceptions import StoreFileError as StoreFileError
+from ._exceptions import UnknownCursorError as UnknownCursorError
 from ._exceptions import UnknownStateBackendError as UnknownStateBackendError
 from ._urls import make_state_backend as make_state_backend
 from .base import BaseStateBackend as BaseStateBackend

@@ -3,6 +3,7 @@
 StateBackendError
 ├── NotOpenError              it was used outside its block, or cannot give what is asked for
 ├── UnknownStateBackendError  (ValueError) no store has a URL of this scheme
+├── UnknownCursorError        (ValueError) no page has given this cursor
 └── StoreFileError            its file cannot be used: damaged, of a later version, or not to be had
 """
 
@@ -44,6 +45,19 @@ class UnknownStateBackendError(StateBackendError, ValueError):
         known = ", ".join(f"{each}://" for each in self.known)
         nearest = did_you_mean(scheme, self.known)
         return f"there is no state backend for {self.url!r}{nearest} (there are: {known})"
+
+
+class UnknownCursorError(StateBackendError, ValueError):
+    """What was given as the place where the next page begins is none."""
+
+    cursor: str
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(cursor)
+        self.cursor = cursor
+
+    def __str__(self) -> str:
+        return f"{self.cursor[:50]!r} is no cursor; take the one that the page before has given"
 
 
 class StoreFileError(StateBackendError):

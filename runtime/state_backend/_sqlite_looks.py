@@ -24,7 +24,7 @@ from runtime.invocation.status import InvocationStatus
 
 from ._sqlite_rows import COLUMNS, Row, error_of, maybe_moment, micros, moment, status_of
 from ._sqlite_schema import HELD_BACK, IS_RARE, RARE
-from .base import InvocationFilter, InvocationHistory, Page
+from .base import InvocationFilter, InvocationHistory, Page, read_cursor
 
 _I: Final = InvocationStatus
 # Where those of these statuses are found without looking at all that there are.
@@ -156,7 +156,7 @@ def page(db: apsw.Connection, which: InvocationFilter, limit: int, after: str | 
 
 def _conditions(which: InvocationFilter, after: str | None) -> tuple[list[str], list[Any]]:
     told: list[tuple[str, Any]] = [
-        ("seq < ?", None if after is None else int(after)),
+        ("seq < ?", read_cursor(after)),
         ("task = ?", which.task),
         ("workflow_id = ?", which.workflow_id),
         ("parent_id = ?", which.parent_id),

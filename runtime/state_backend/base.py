@@ -37,7 +37,7 @@ from runtime.invocation.models import (
 from runtime.invocation.moves import Recovery
 from runtime.invocation.status import InvocationStatus, InvocationStatusRecord
 
-from ._exceptions import NotOpenError
+from ._exceptions import NotOpenError, UnknownCursorError
 from .changes import Changes
 
 
@@ -106,6 +106,17 @@ class Page(NamedTuple):
     invocations: list[StoredInvocation]
     next: str | None
 
+
+def read_cursor(cursor: str | None) -> int | None:
+    """Return the place that a cursor of the bundled stores means; raise `UnknownCursorError`."""
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= _LONGEST_CURSOR):
+        raise UnknownCursorError(cursor)
+    return int(cursor)
+
+
+_LONGEST_CURSOR: Final = 18  # digits; a higher place is no number of SQLite
 
 #: What is wrong with a move, and not with the store.
 MOVE_ERRORS: Final = (InvocationStatusError, InvocationNotFoundError)
@@ -384,7 +395,10 @@ class BaseStateBackend(ABC):
         limit: int = 100,
         after: str | None = None,
     ) -> Page:
-        """Return those that fit, the newest first, from the cursor *after* on."""
+        """Return those that fit, the newest first, from the cursor *after* on.
+
+        Those that were stored and never registered are not among them. Raises `UnknownCursorError`.
+        """
 
     @abstractmethod
     async def count_by_status(self) -> dict[InvocationStatus, int]:

@@ -16,6 +16,7 @@ from collections.abc import (
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from types import TracebackType
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
@@ -58,6 +59,7 @@ from .base import (
     InvocationHistory,
     Page,
     id_of,
+    read_cursor,
 )
 from .changes import Change
 
@@ -251,6 +253,7 @@ class MemoryStateBackend(BaseStateBackend):
     def _insert(self, new: NewInvocation, now: datetime) -> _Row:
         self._sequence += 1
         row = _Row(new, now, self._sequence, Standing(due_at=new.due_at))
+        self._rows.pop(new.invocation_id, None)  # they are in the order of their sequence
         self._rows[new.invocation_id] = row
         return row
 
@@ -527,19 +530,18 @@ class MemoryStateBackend(BaseStateBackend):
         after: str | None = None,
     ) -> Page:
         """See `BaseStateBackend.list_invocations`."""
+        before = read_cursor(after)
 
         def look() -> Page:
-            fitting = sorted(
-                (
-                    row
-                    for row in self._rows.values()
-                    if _fits(row, which) and (after is None or _id(row) < after)
-                ),
-                key=_id,
-                reverse=True,
+            fitting = (
+                row
+                for row in reversed(self._rows.values())
+                if _fits(row, which) and (before is None or row.sequence < before)
             )
-            page = [row.stored for row in fitting[:limit]]
-            return Page(page, page[-1].invocation_id if len(fitting) > len(page) > 0 else None)
+            rows = list(islice(fitting, limit + 1))
+            shown = rows[:limit]
+            more = len(rows) > len(shown) > 0
+            return Page([row.stored for row in shown], str(shown[-1].sequence) if more else None)
 
         return await self._step(look)
 
@@ -751,10 +753,6 @@ class MemoryStateBackend(BaseStateBackend):
         """See `BaseStateBackend.get_workflow_sub_invocations`."""
         for each in await self._step(lambda: list(self._sub_invocations.get(workflow_id, ()))):
             yield each
-
-
-def _id(row: _Row) -> str:
-    return row.asked.invocation_id
 
 
 def _record(row: _Row) -> InvocationStatusRecord:

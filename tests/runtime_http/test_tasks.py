@@ -196,6 +196,7 @@ async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
         ("POST", "/invocations/nothing/retry", None, 404),
         ("GET", "/invocations?status=odd", None, 422),
         ("GET", "/invocations?limit=0", None, 422),
+        ("GET", "/invocations?after=nowhere", None, 422),
         ("GET", "/invocations?colour=red", None, 422),
         ("DELETE", "/invocations", None, 405),
     ],

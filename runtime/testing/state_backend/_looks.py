@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.models import WorkflowIdentity, new_invocation_id
+from runtime.state_backend._exceptions import UnknownCursorError
 from runtime.state_backend.base import BaseStateBackend, InvocationFilter
 
 from ._kit import (
@@ -142,6 +143,26 @@ class LookTests(Kit):
                 after = page.next
             assert after is None
             assert seen == taken[::-1] == made[6::-1]
+
+    async def test_the_newest_is_first_within_one_moment_as_well(self) -> None:
+        """By the order of their registration, whatever their ids are."""
+        async with self.opened() as store:
+            moment = store.now()
+            for each in (3, 1, 2):
+                id_ = new_invocation_id(moment + each * HOUR)
+                await put(store, invocation_id=id_, arguments=str(each))
+            page = await store.list_invocations()
+            assert [each.arguments for each in page.invocations] == ["2", "1", "3"]
+
+    async def test_what_no_page_has_given_is_no_cursor(self) -> None:
+        """It is refused, and not taken for some place."""
+        async with self.opened() as store:
+            await put_many(store, 2)
+            for strange in ("x", "", "-1", "1.5", "\u0663", "9" * 40):
+                with raises(UnknownCursorError) as caught:
+                    await store.list_invocations(after=strange)
+                assert caught.error.cursor == strange
+                assert "is no cursor" in str(caught.error)
 
     async def test_each_status_is_counted(self) -> None:
         """Those that there are."""
