@@ -82,7 +82,7 @@ def create_app(
         make_processes(application, usage, shutdown),
         make_stats(usage),
         make_tasks(application),
-        make_invocations(application),
+        make_invocations(application, shutdown),
         make_tree(application, feed),
         make_page(),
     ):

@@ -1,7 +1,7 @@
 """A client of the HTTP face, for Trio and asyncio alike."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -262,7 +262,7 @@ class Client:
     async def invocations(
         self,
         *,
-        status: str | None = None,
+        status: str | Sequence[str] | None = None,
         task: str | None = None,
         workflow: str | None = None,
         parent: str | None = None,
@@ -272,7 +272,8 @@ class Client:
     ) -> InvocationList:
         """Return invocations, the newest first, and the cursor for more.
 
-        With *counts* also how many of all in the store have which status.
+        Those of one *status*, or of any of several. With *counts* also how many of all in the store
+        have which status.
         """
         asked = {
             "status": status,
@@ -295,9 +296,14 @@ class Client:
         path = f"/invocations/{_part(invocation_id)}/history"
         return (await self._get(path, InvocationHistoryView)).root
 
-    async def result(self, invocation_id: str) -> InvocationResult:
-        """Return how an invocation has ended, or its status while it has not."""
-        return await self._get(f"/invocations/{_part(invocation_id)}/result", InvocationResult)
+    async def result(self, invocation_id: str, *, wait_sec: float = 0) -> InvocationResult:
+        """Return how an invocation has ended, or its status while it has not.
+
+        That is waited for up to *wait_sec* seconds, which may be 60. Who waits longer asks again.
+        """
+        path = f"/invocations/{_part(invocation_id)}/result"
+        params = {"wait_sec": str(wait_sec)} if wait_sec else None
+        return await self._get(path, InvocationResult, params)
 
     async def change_invocation(
         self, invocation_id: str, verb: Literal["cancel", "retry"]
@@ -307,7 +313,12 @@ class Client:
 
     # --- how ----------------------------------------------------------------------------------
 
-    async def _get(self, path: str, model: type[M], params: Mapping[str, str] | None = None) -> M:
+    async def _get(
+        self,
+        path: str,
+        model: type[M],
+        params: Mapping[str, str | Sequence[str]] | None = None,
+    ) -> M:
         response = await self._request("GET", path, params=params)
         return self._read(response, model)
 

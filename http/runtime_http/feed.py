@@ -10,6 +10,7 @@ says nothing of, by an event ``missed``.
 import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
 import trio
@@ -47,6 +48,20 @@ def _frame(kind: str, data: bytes, number: int | None) -> bytes:
     return b"%bdata: %b\n\n" % (head.encode(), data)
 
 
+@asynccontextmanager
+async def until(shutdown: trio.Event) -> AsyncGenerator[None]:
+    """Leave the block, wherever it waits, when *shutdown* is set; what it raises is in a group."""
+    async with trio.open_nursery() as nursery:
+
+        async def hear() -> None:
+            await shutdown.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(hear)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def next_batch(
     journal: Journal[T], after: int, shutdown: trio.Event
 ) -> list[Entry[T]] | None:
@@ -55,20 +70,13 @@ async def next_batch(
     Nothing when there is nothing for a while, None when there will be no more, or at *shutdown*.
     """
     ended = False
-    async with trio.open_nursery() as nursery:
-
-        async def hear_shutdown() -> None:
-            await shutdown.wait()
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(hear_shutdown)
+    async with until(shutdown):
         with trio.move_on_after(ALIVE_SEC):
             try:
                 await journal.wait_next(after)
                 await trio.sleep(_GATHER_SEC)
             except StopAsyncIteration:
                 ended = True
-        nursery.cancel_scope.cancel()
     entries = journal.after(after, _MOST_AT_ONCE)  # at shutdown, what happened last is told as well
     return entries if entries or not (ended or shutdown.is_set()) else None
 

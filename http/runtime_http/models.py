@@ -1,12 +1,16 @@
 """What the HTTP face takes and gives, beside the models of services and processes themselves."""
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel
 
 from runtime.invocation import InvocationStatus
 from runtime.process import ProcessStatus
 from runtime.service.models import ServiceState
+
+#: The longest that an answer waits for the end of an invocation, in seconds.
+LONGEST_WAIT_SEC = 60
 
 
 class ServiceRegistrationRequest(BaseModel):
@@ -324,12 +328,19 @@ class InvocationList(BaseModel):
     )
 
 
+def _as_list(value: object) -> object:
+    """Return what stands in a query once as what stands there several times."""
+    return [value] if isinstance(value, str) else value
+
+
 class InvocationQuery(BaseModel):
     """Which invocations."""
 
     model_config = ConfigDict(extra="forbid")
 
-    status: InvocationStatus | None = Field(default=None, description="Those of this status.")
+    status: Annotated[list[InvocationStatus], BeforeValidator(_as_list)] = Field(
+        default=[], description="Those of this status; given several times, of any of these."
+    )
     task: str | None = Field(default=None, description="Those of this task, module.function.")
     workflow: str | None = Field(default=None, description="Those of this workflow.")
     parent: str | None = Field(
@@ -359,6 +370,20 @@ class ErrorView(BaseModel):
     type: str = Field(description="The name of its class.")
     message: str = Field(description="What it says.")
     traceback: str = Field(description="Where in the task it was raised.")
+
+
+class ResultQuery(BaseModel):
+    """How long the end of an invocation is waited for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    wait_sec: float = Field(
+        default=0,
+        ge=0,
+        le=LONGEST_WAIT_SEC,
+        allow_inf_nan=False,
+        description="Answer when it is over, and after so many seconds in any case.",
+    )
 
 
 class InvocationResult(BaseModel):

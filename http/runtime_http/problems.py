@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from runtime._secrets import SecretError, Secrets
-from runtime.invocation import InvocationNotFoundError
+from runtime.invocation import InvocationNotFoundError, InvocationStatusOwnershipError
 from runtime.service import ConfigurationError
 from runtime.service._exceptions import (
     NotRegisteredError,
@@ -99,12 +99,14 @@ def _explain(error: Exception) -> HttpProblem | None:  # noqa: PLR0911 - a table
 
 def _explain_of_tasks(error: Exception) -> HttpProblem | None:
     match error:
-        case UnknownTaskError() if error.ambiguous:
-            return HttpProblem(409, str(error), {"name": error.name, "tasks": error.known})
         case UnknownTaskError():
-            return HttpProblem(404, str(error), {"name": error.name})
+            several = {"tasks": error.known} if error.ambiguous else {}
+            return HttpProblem(404, str(error), {"name": error.name, **several})
         case InvocationNotFoundError():
             return HttpProblem(404, str(error), {"invocation_id": error.invocation_id})
+        case InvocationStatusOwnershipError():
+            fields = {"from": error.from_status, "to": error.to_status}
+            return HttpProblem(409, str(error), {**fields, "owner": error.current_owner})
         case UnknownCursorError():
             return HttpProblem(422, str(error))
         case TaskArgumentsError():

@@ -163,7 +163,7 @@ class Invocation(Generic[R_co]):
         """Let a killed one wait for a runner again; submit a failed one anew.
 
         Returns the invocation that is to run: itself, or a new one, whose ``retry_of`` is this one.
-        Raises `InvocationStatusTransitionError` for every other status.
+        Raises `InvocationStatusError` for one that waits, runs, or has ended well.
         """
         return Invocation(self.task, await retry(self._backend, self.invocation_id))
 

@@ -87,7 +87,8 @@ async def _run(application: Application, *, settled: bool) -> AsyncGenerator[Non
 def serve(tmp_path: Path) -> Serve:
     """Run a manifest with its server; the address is that of a free port, unless said otherwise.
 
-    *set_up* is given the application before it runs: it registers tasks, for example.
+    *set_up* is given the application before it runs: it registers tasks, for example, whose calls
+    are kept in *state_backend*.
     """
 
     @asynccontextmanager
@@ -98,6 +99,7 @@ def serve(tmp_path: Path) -> Serve:
         settled: bool = True,
         units: Iterable[Unit] = (),
         set_up: Callable[[Application], object] | None = None,
+        state_backend: str = "memory://",
         **settings: Any,
     ) -> AsyncGenerator[Site]:
         addresses: list[str | None] = []
@@ -113,7 +115,9 @@ def serve(tmp_path: Path) -> Serve:
         if manifest is not None:
             config = Manifest.model_validate({"base_directory": str(tmp_path), **manifest})
         face = functools.partial(http_unit, settings=made)
-        application = Application(config, faces=[face], keep=True, units=units)
+        application = Application(
+            config, faces=[face], keep=True, units=units, state_backend=state_backend
+        )
         if set_up is not None:
             set_up(application)
         async with _run(application, settled=settled):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from runtime import Application
+from runtime.invocation import InvocationStatus, NewInvocation
+from runtime.state_backend import BaseStateBackend
 from runtime_http import Client, RefusedError
 
 from .conftest import AUTHORIZED, TOKEN, Serve, Site
@@ -18,25 +22,38 @@ from .conftest import AUTHORIZED, TOKEN, Serve, Site
 
 @dataclass
 class Desk:
-    """An application with a few tasks, a client of its server, and what lets `wait` go on."""
+    """An application with a few tasks, a client of its server.
+
+    What says that `wait` *runs*, and the *gate* that lets it go on.
+    """
 
     site: Site
     client: Client
+    runs: trio.Event
     gate: trio.Event
 
+    @property
+    def store(self) -> BaseStateBackend:
+        return self.site.application.state_backend
+
     async def end(self, invocation_id: str) -> Any:
-        await self.site.application.state_backend.wait_over(invocation_id)
+        await self.store.wait_over(invocation_id)
         return await self.client.result(invocation_id)
 
+    async def until_waited_for(self, invocation_id: str, *, not_any_more: bool = False) -> None:
+        """Return once somebody waits for the end of this invocation, or nobody does."""
+        while (invocation_id in self.store.changes.watched) == not_any_more:  # noqa: ASYNC110
+            await trio.sleep(0.005)  # the server tells nobody of that
 
-OpenDesk = Callable[[], AbstractAsyncContextManager[Desk]]
+
+OpenDesk = Callable[..., AbstractAsyncContextManager[Desk]]
 
 
 @pytest.fixture
 def open_desk(serve: Serve) -> OpenDesk:
     @asynccontextmanager
-    async def open_one() -> AsyncGenerator[Desk]:
-        gate = trio.Event()
+    async def open_one(**options: Any) -> AsyncGenerator[Desk]:
+        runs, gate = trio.Event(), trio.Event()
 
         def define(application: Application) -> None:
             @application.task
@@ -53,12 +70,18 @@ def open_desk(serve: Serve) -> OpenDesk:
 
             @application.task(queue="slow")
             async def wait() -> str:
+                runs.set()
                 await gate.wait()
                 return "waited"
 
-        async with serve(set_up=define) as site, Client(site.address, TOKEN) as client:
+            @application.task
+            async def share(numbers: list[int]) -> int:
+                calls = [await double.submit(each) for each in numbers]
+                return sum([await each.result() for each in calls])
+
+        async with serve(set_up=define, **options) as site, Client(site.address, TOKEN) as client:
             try:
-                yield Desk(site, client, gate)
+                yield Desk(site, client, runs, gate)
             finally:
                 gate.set()  # a stop lets what runs end
 
@@ -108,8 +131,13 @@ async def test_one_that_runs_is_202_until_it_is_cancelled(open_desk: OpenDesk) -
         assert again.invocation_id == submitted.invocation_id
 
 
-async def test_the_list_is_filtered_and_read_page_by_page(open_desk: OpenDesk) -> None:
-    async with open_desk() as desk:
+@pytest.mark.parametrize(
+    "store", ["memory://", "sqlite:///FOLDER/calls.db"], ids=["memory", "sqlite"]
+)
+async def test_the_list_is_filtered_and_read_page_by_page(
+    open_desk: OpenDesk, store: str, tmp_path: Path
+) -> None:
+    async with open_desk(state_backend=store.replace("FOLDER", str(tmp_path))) as desk:
         made = [
             (await desk.client.submit("double", {"number": n}, priority=n)).invocation_id
             for n in range(5)
@@ -129,9 +157,88 @@ async def test_the_list_is_filtered_and_read_page_by_page(open_desk: OpenDesk) -
         (task,) = [each.name for each in await desk.client.tasks() if each.queue == "slow"]
         alone = await desk.client.invocations(task=task)
         assert [each.invocation_id for each in alone.invocations] == [waiting.invocation_id]
+        await desk.runs.wait()
         counted = await desk.client.invocations(limit=1, counts=True)
         assert counted.counts == {"success": 5, "running": 1}
+        assert len(counted.invocations) == 1
+        assert (await desk.client.invocations()).counts is None
+        several = await desk.client.invocations(status=["running", "success"], limit=2)
+        assert [each.status for each in several.invocations] == ["running", "success"]
+        assert (await desk.client.invocations(status=["failed", "killed"])).invocations == []
+        parent = (await desk.client.submit("share", {"numbers": [3, 4]})).invocation_id
+        assert (await desk.end(parent)).result == 14
+        children = (await desk.client.invocations(parent=parent)).invocations
+        assert [each.arguments for each in children] == [{"number": 4}, {"number": 3}]
+        assert {each.parent for each in children} == {parent}
+        one = await desk.client.invocations(parent=parent, status="success", limit=1, counts=True)
+        assert (len(one.invocations), one.counts) == (1, {"success": 8, "running": 1})
+        rest = await desk.client.invocations(parent=parent, status="success", after=one.next)
+        assert [each.arguments for each in rest.invocations] == [{"number": 3}]
         assert (await desk.client.invocations(parent=waiting.invocation_id)).invocations == []
+
+
+async def test_what_was_never_registered_is_in_no_list(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        await desk.store.upsert_invocation(
+            NewInvocation(invocation_id="half", task="elsewhere.made", arguments="{}")
+        )
+        assert (await desk.client.invocations()).invocations == []
+
+
+# --- to wait --------------------------------------------------------------------------------------
+
+
+async def test_a_result_is_waited_for(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        waiting = (await desk.client.submit("wait")).invocation_id
+        results: list[Any] = []
+
+        async def wait() -> None:
+            results.append(await desk.client.result(waiting, wait_sec=60))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(wait)
+            await desk.until_waited_for(waiting)
+            assert (await desk.client.result(waiting)).status == "running"
+            desk.gate.set()
+        assert [each.result for each in results] == ["waited"] * 3
+        assert (await desk.client.result(waiting, wait_sec=60)).result == "waited"
+
+
+async def test_a_wait_ends_with_its_time_and_says_how_it_stands(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        waiting = (await desk.client.submit("wait", delay_sec=3600)).invocation_id
+        answer = await desk.site.get(f"/invocations/{waiting}/result?wait_sec=0.1")
+        assert answer.status_code == 202
+        assert answer.json() == {"status": "registered", "result": None, "error": None}
+        assert answer.elapsed.total_seconds() >= 0.1
+        assert desk.store.changes.watched == []
+
+
+async def test_who_goes_away_waits_no_longer(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        waiting = (await desk.client.submit("wait", delay_sec=3600)).invocation_id
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(desk.client.result, waiting, wait_sec=60))
+            await desk.until_waited_for(waiting)
+            nursery.cancel_scope.cancel()
+        await desk.until_waited_for(waiting, not_any_more=True)
+
+
+async def test_the_end_of_the_server_ends_a_wait(open_desk: OpenDesk) -> None:
+    statuses: list[str] = []
+    async with trio.open_nursery() as nursery, open_desk() as desk:
+        waiting = (await desk.client.submit("wait", delay_sec=3600)).invocation_id
+
+        async def wait() -> None:
+            async with Client(desk.site.address) as client:
+                result = await client.result(waiting, wait_sec=60)
+                statuses.append(result.status)
+
+        nursery.start_soon(wait)
+        await desk.until_waited_for(waiting)
+    assert statuses == ["registered"]
 
 
 async def test_what_happens_is_in_the_stream_and_in_no_list_of_units(open_desk: OpenDesk) -> None:
@@ -178,36 +285,65 @@ async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
         assert first.invocation_id == second.invocation_id
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "status"),
-    [
-        ("POST", "/tasks/nothing", {}, 404),
-        ("POST", "/tasks/double", {"arguments": {"number": "x"}}, 422),
-        ("POST", "/tasks/double", {"arguments": {}}, 422),
-        ("POST", "/tasks/double", {"arguments": {"number": 1, "other": 2}}, 422),
-        ("POST", "/tasks/double", {"argument": {"number": 1}}, 422),
-        ("POST", "/tasks/double", {"arguments": {"number": 1}, "delay_sec": -1}, 422),
-        ("POST", "/tasks/double", [], 422),
-        ("GET", "/tasks/double", None, 405),
-        ("GET", "/invocations/nothing", None, 404),
-        ("GET", "/invocations/nothing/history", None, 404),
-        ("GET", "/invocations/nothing/result", None, 404),
-        ("POST", "/invocations/nothing/cancel", None, 404),
-        ("POST", "/invocations/nothing/retry", None, 404),
-        ("GET", "/invocations?status=odd", None, 422),
-        ("GET", "/invocations?limit=0", None, 422),
-        ("GET", "/invocations?after=nowhere", None, 422),
-        ("GET", "/invocations?colour=red", None, 422),
-        ("DELETE", "/invocations", None, 405),
-    ],
-)
-async def test_what_cannot_be_done_is_a_problem_document(
-    open_desk: OpenDesk, method: str, path: str, body: object, status: int
+REFUSED: list[tuple[str, str, object, int]] = [
+    ("POST", "/tasks/nothing", {}, 404),
+    ("POST", "/tasks/double", {"arguments": {"number": "x"}}, 422),
+    ("POST", "/tasks/double", {"arguments": {}}, 422),
+    ("POST", "/tasks/double", {"arguments": {"number": 1, "other": 2}}, 422),
+    ("POST", "/tasks/double", {"argument": {"number": 1}}, 422),
+    ("POST", "/tasks/double", {"arguments": {"number": 1}, "delay_sec": -1}, 422),
+    ("POST", "/tasks/double", [], 422),
+    ("GET", "/tasks/double", None, 405),
+    ("GET", "/invocations/nothing", None, 404),
+    ("GET", "/invocations/nothing/history", None, 404),
+    ("GET", "/invocations/nothing/result", None, 404),
+    ("POST", "/invocations/nothing/cancel", None, 404),
+    ("POST", "/invocations/nothing/retry", None, 404),
+    ("GET", "/invocations?status=odd", None, 422),
+    ("GET", "/invocations?status=failed&status=odd", None, 422),
+    ("GET", "/invocations?limit=0", None, 422),
+    ("GET", "/invocations?after=nowhere", None, 422),
+    ("GET", "/invocations?limit=1&limit=2", None, 422),
+    ("GET", "/invocations/nothing/result?wait_sec=1", None, 404),
+    ("GET", "/invocations/nothing/result?wait_sec=60.1", None, 422),
+    ("GET", "/invocations/nothing/result?wait_sec=-1", None, 422),
+    ("GET", "/invocations/nothing/result?wait_sec=nan", None, 422),
+    ("GET", "/invocations/nothing/result?wait_sec=long", None, 422),
+    ("GET", "/invocations/nothing/result?wait=1", None, 422),
+    ("GET", "/invocations?colour=red", None, 422),
+    ("DELETE", "/invocations", None, 405),
+]
+
+
+async def test_what_cannot_be_done_is_a_problem_document(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        for method, path, body, status in REFUSED:
+            answer = await desk.site.http.request(method, path, json=body, headers=AUTHORIZED)
+            told = (answer.status_code, answer.json()["status"], answer.headers["content-type"])
+            assert told == (status, status, "application/problem+json"), (method, path, body)
+
+
+async def test_one_that_a_runner_has_taken_and_not_begun_cannot_be_retried(
+    open_desk: OpenDesk,
 ) -> None:
     async with open_desk() as desk:
-        answer = await desk.site.http.request(method, path, json=body, headers=AUTHORIZED)
-        assert (answer.status_code, answer.json()["status"]) == (status, status)
-        assert answer.headers["content-type"] == "application/problem+json"
+        call = (await desk.client.submit("wait", delay_sec=3600)).invocation_id
+        await desk.store.set_status(call, InvocationStatus.PENDING, "somebody")
+        with pytest.raises(RefusedError, match="pending cannot become rerouted") as refusal:
+            await desk.client.change_invocation(call, "retry")
+        assert refusal.value.status == 409
+
+
+async def test_a_name_that_several_tasks_have_is_none(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+
+        @desk.site.application.task
+        async def double() -> None: ...
+
+        with pytest.raises(RefusedError, match="several tasks are named 'double'") as refusal:
+            await desk.client.submit("double", {"number": 1})
+        assert refusal.value.status == 404
+        assert len(refusal.value.fields["tasks"]) == 2
 
 
 async def test_changing_anything_takes_the_token(open_desk: OpenDesk) -> None:

@@ -3,31 +3,29 @@
 # quart-schema makes answers of models; Quart's types know nothing of that.
 # pyright: reportArgumentType=false
 
+from collections.abc import Callable
+from typing import Literal
+
+import trio
 from quart_schema import document_request, tag, validate_querystring, validate_response
 
 from runtime.application import Application
 from runtime.invocation import InvocationNotFoundError
-from runtime.state_backend import BaseStateBackend
-from runtime.state_backend.base import InvocationFilter
-from runtime.tasks.invocation import cancel, retry
 from runtime_http._quart import Blueprint, read_json
+from runtime_http.feed import until
+from runtime_http.invocations import StoreInvocations
 from runtime_http.models import (
     InvocationHistoryView,
     InvocationList,
     InvocationQuery,
     InvocationResult,
     InvocationView,
+    ResultQuery,
     Submitted,
     TaskList,
     TaskSubmission,
 )
-from runtime_http.task_views import (
-    view_briefly,
-    view_history,
-    view_invocation,
-    view_result,
-    view_task,
-)
+from runtime_http.task_views import view_task
 
 
 def make_tasks(application: Application) -> Blueprint:
@@ -48,28 +46,24 @@ def make_tasks(application: Application) -> Blueprint:
     @tag(["tasks"])
     async def submit(name: str) -> tuple[Submitted, int]:
         """Submit a call of a task: it is in the store when this answers, and will be run."""
-        task = application.tasks.find(name)
         wanted = TaskSubmission.model_validate(await read_json())
-        submission = task.with_options(
-            delay_sec=wanted.delay_sec,
-            priority=wanted.priority,
-            idempotency_key=wanted.idempotency_key,
-        )
-        invocation = await submission.submit_arguments(wanted.arguments)
-        status = await invocation.status()
-        return Submitted(invocation_id=invocation.invocation_id, status=status), 202
+        calls = StoreInvocations(application.tasks)
+        return await calls.submit(name, **dict(wanted)), 202
 
     return blueprint
 
 
-def make_invocations(application: Application) -> Blueprint:
-    """Return the routes of all invocations in the store of *application*."""
+def make_invocations(application: Application, shutdown: trio.Event) -> Blueprint:
+    """Return the routes of all invocations in the store of *application*.
+
+    At *shutdown* nothing is waited for any more.
+    """
     blueprint = Blueprint("invocations", __name__, url_prefix="/invocations")
 
-    def store_of(invocation_id: str) -> BaseStateBackend:
+    def having(invocation_id: str) -> StoreInvocations:
         if not application.has_tasks:
             raise InvocationNotFoundError(invocation_id)
-        return application.state_backend
+        return StoreInvocations(application.tasks)
 
     @blueprint.get("")
     @validate_querystring(InvocationQuery)
@@ -81,58 +75,49 @@ def make_invocations(application: Application) -> Blueprint:
             return InvocationList(
                 invocations=[], next=None, counts={} if query_args.counts else None
             )
-        which = InvocationFilter(
-            statuses=None if query_args.status is None else {query_args.status},
-            task=query_args.task,
-            workflow_id=query_args.workflow,
-            parent_id=query_args.parent,
-        )
-        store = application.state_backend
-        page = await store.list_invocations(which, limit=query_args.limit, after=query_args.after)
-        return InvocationList(
-            invocations=[view_briefly(each) for each in page.invocations],
-            next=page.next,
-            counts=await store.count_by_status() if query_args.counts else None,
-        )
+        return await StoreInvocations(application.tasks).invocations(**dict(query_args))
 
     @blueprint.get("/<invocation_id>")
     @validate_response(InvocationView)
     @tag(["invocations"])
     async def show(invocation_id: str) -> InvocationView:
         """Tell how an invocation stands."""
-        return view_invocation(await store_of(invocation_id).get_invocation(invocation_id))
+        return await having(invocation_id).invocation(invocation_id)
 
     @blueprint.get("/<invocation_id>/history")
     @validate_response(InvocationHistoryView)
     @tag(["invocations"])
     async def history(invocation_id: str) -> InvocationHistoryView:
         """Tell all that has happened to an invocation, the oldest first."""
-        return view_history(await store_of(invocation_id).get_history(invocation_id))
+        return InvocationHistoryView(await having(invocation_id).history(invocation_id))
 
     @blueprint.get("/<invocation_id>/result")
+    @validate_querystring(ResultQuery)
     @validate_response(InvocationResult)
     @validate_response(InvocationResult, 202)
     @tag(["invocations"])
-    async def result(invocation_id: str) -> tuple[InvocationResult, int]:
+    async def result(invocation_id: str, query_args: ResultQuery) -> tuple[InvocationResult, int]:
         """Tell what an invocation has returned or raised; 202 while it is not over."""
-        outcome = await store_of(invocation_id).get_outcome(invocation_id)
-        return view_result(outcome), 200 if outcome.status.is_over() else 202
+        calls = having(invocation_id)
+        found = await calls.result(invocation_id)
+        if query_args.wait_sec and not found.status.is_over():
+            async with until(shutdown):
+                found = await calls.result(invocation_id, wait_sec=query_args.wait_sec)
+        return found, 200 if found.status.is_over() else 202
 
-    @blueprint.post("/<invocation_id>/cancel")
-    @validate_response(InvocationView)
-    @tag(["invocations"])
-    async def cancel_one(invocation_id: str) -> InvocationView:
-        """Cancel an invocation: at once if it waits, by its runner if it runs."""
-        store = store_of(invocation_id)
-        await cancel(store, invocation_id)
-        return view_invocation(await store.get_invocation(invocation_id))
-
-    @blueprint.post("/<invocation_id>/retry")
-    @validate_response(InvocationView)
-    @tag(["invocations"])
-    async def retry_one(invocation_id: str) -> InvocationView:
-        """Try again: a cancelled one goes on, of a failed one a new one is made and shown."""
-        store = store_of(invocation_id)
-        return view_invocation(await store.get_invocation(await retry(store, invocation_id)))
-
+    _add_changes(blueprint, having)
     return blueprint
+
+
+def _add_changes(blueprint: Blueprint, having: Callable[[str], StoreInvocations]) -> None:
+    def add(verb: Literal["cancel", "retry"], words: str) -> None:
+        @validate_response(InvocationView)
+        @tag(["invocations"])
+        async def change(invocation_id: str) -> InvocationView:
+            return await having(invocation_id).change_invocation(invocation_id, verb)
+
+        change.__name__, change.__doc__ = verb, words
+        blueprint.add_url_rule(f"/<invocation_id>/{verb}", verb, change, methods=["POST"])
+
+    add("cancel", "Cancel an invocation: at once if it waits, by its runner if it runs.")
+    add("retry", "Try again: a cancelled one goes on, of a failed one a new one is made and shown.")
