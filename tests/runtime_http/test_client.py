@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import pytest
 import trio
+import trustme
 
 from runtime import Service, ServiceManager
 from runtime.service import register_service_class
@@ -242,6 +244,29 @@ async def test_an_address_that_is_none_is_told_like_one_where_nobody_is(url: str
     with pytest.raises(NotReachedError, match="no tree answers at "):
         async with Client(url) as client:
             await client.tree()
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_a_certificate_that_nobody_vouches_for_is_not_believed(scheme: str) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+
+    async def answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_ssl_over_tcp, answer, 0, context)
+        (listener,) = await nursery.start(functools.partial(serve_here, host="127.0.0.1"))
+        port = listener.transport_listener.socket.getsockname()[1]
+        async with Client(f"{scheme}://localhost:{port}") as client:
+            with pytest.raises(NotReachedError) as caught:
+                await client.tree()
+        error: BaseException | None = caught.value
+        while not isinstance(error, ssl.SSLCertVerificationError):  # below all that httpx says
+            assert error is not None
+            error = error.__cause__ or error.__context__
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_unix_socket_takes_no_token(serve: Serve, run: Any) -> None:
