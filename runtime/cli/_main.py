@@ -250,10 +250,10 @@ _some_names = click.argument(
 )
 
 
-def _ask(name: str, options: dict[str, Any]) -> NoReturn:
-    """Leave with what the remote command *name* makes of *options*."""
+def _ask(name: str, options: dict[str, Any], *, by: str = "remote") -> NoReturn:
+    """Leave with what the command *name*, of the module *by*, makes of *options*."""
     try:
-        sys.exit(_late.command("remote").ask(name, options))
+        sys.exit(_late.command(by).ask(name, options))
     except KeyboardInterrupt:  # while that is loaded; click would say 1
         sys.exit(128 + signal.SIGINT)
 
@@ -377,19 +377,21 @@ def why(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
     _ask("why", options)
 
 
-# --- the store of tasks ---------------------------------------------------------------------------
+# --- the calls of tasks ---------------------------------------------------------------------------
 
 
 @cli.group(no_args_is_help=True, short_help="Look at the calls of tasks, and change them.")
 def tasks() -> None:
-    """Look into the store of calls that a manifest names, and change what is in it.
+    """Look at the calls of tasks, and change them.
 
-    The tree may run meanwhile, or not. A store that is `memory://` is seen by the running tree
-    alone, which is asked over HTTP.
+    The store that the manifest names is opened, whether the tree runs or not. One that is
+    `memory://` the running tree alone has, which is asked over HTTP; so is a tree that is named by
+    --url or --run-directory.
 
     The exit status is 0, 1 when a call is not in the status for that (or has not succeeded, with
     --wait and for result), 2 for wrong usage or a wrong manifest, 3 when there is no store to be
-    opened, 4 for an unknown invocation or task, 130 after Ctrl-C, and 141 when nobody reads on.
+    opened or no tree answers, 4 for an unknown invocation or task, 5 when the token is missing or
+    wrong, 130 after Ctrl-C, and 141 when nobody reads on.
 
     \b
     Examples:
@@ -397,21 +399,6 @@ def tasks() -> None:
       python -m runtime tasks history 019ac3c2-...
       python -m runtime tasks submit resize --arguments '{"width": 7}' --wait
     """  # noqa: D301 - click reads the backspace
-
-
-def _in_store(command: _Command) -> _Command:
-    """Give *command* the options that say which store is meant."""
-    command = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
-        command
-    )
-    return click.option(
-        "-f",
-        "--file",
-        metavar="MANIFEST",
-        type=_PATH,
-        default=Path("manifest.yaml"),
-        help="The manifest that names the store; default: manifest.yaml here.",
-    )(command)
 
 
 def _json_object(
@@ -427,14 +414,6 @@ def _json_object(
     if not isinstance(found, dict):
         raise click.BadParameter('this is no JSON object, such as {"width": 7}')
     return found
-
-
-def _ask_store(name: str, file: Path, options: dict[str, Any]) -> NoReturn:
-    """Leave with what the command *name* of `tasks` makes of *options*."""
-    try:
-        sys.exit(_late.command("tasks").ask(name, file, options))
-    except KeyboardInterrupt:  # while that is loaded; click would say 1
-        sys.exit(128 + signal.SIGINT)
 
 
 @tasks.command("list", short_help="List calls, the newest first.")
@@ -453,18 +432,18 @@ def _ask_store(name: str, file: Path, options: dict[str, Any]) -> NoReturn:
     show_default=True,
     help="How many at most.",
 )
-@_in_store
-def tasks_list(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+@_asks
+def tasks_list(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
     """List the newest calls: id, status, when it came to that, and the task."""
-    _ask_store("list", file, options)
+    _ask("list", options, by="tasks")
 
 
 def _add_task_verb(verb: str, what: str) -> None:
     @tasks.command(verb, no_args_is_help=True, short_help=f"{what}.", help=f"{what}.")
     @click.argument("invocation_id", metavar="ID")
-    @_in_store
-    def act(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
-        _ask_store(verb, file, options)
+    @_asks
+    def act(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+        _ask(verb, options, by="tasks")
 
 
 for _verb, _what in (
@@ -479,14 +458,14 @@ for _verb, _what in (
 @tasks.command("result", no_args_is_help=True, short_help="Print what a call has returned.")
 @click.argument("invocation_id", metavar="ID")
 @click.option("--wait", is_flag=True, help="Return once it is over.")
-@_in_store
-def tasks_result(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+@_asks
+def tasks_result(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
     """Print the result of a call as JSON.
 
     Where it has none, standard error says how the call stands or what it has raised, and the exit
     status is 1.
     """
-    _ask_store("result", file, options)
+    _ask("result", options, by="tasks")
 
 
 @tasks.command("purge", short_help="Forget calls that are over.")
@@ -498,17 +477,23 @@ def tasks_result(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click
     required=True,
     help="Those that have been over for that long; 0: all that are over.",
 )
-@_in_store
-def tasks_purge(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
-    """Forget calls that are over, with their histories and results; others are never touched."""
-    _ask_store("purge", file, options)
+@_asks
+def tasks_purge(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Forget calls that are over, with their histories and results; others are never touched.
+
+    It opens the store itself, and asks no tree.
+    """
+    _ask("purge", options, by="tasks")
 
 
 @tasks.command("check", short_help="Say whether the file of the store is right.")
-@_in_store
-def tasks_check(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
-    """Look through the whole file, and tell what is wrong in it; it may be in use meanwhile."""
-    _ask_store("check", file, options)
+@_asks
+def tasks_check(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
+    """Look through the whole file, and tell what is wrong in it; it may be in use meanwhile.
+
+    It opens the store itself, and asks no tree.
+    """
+    _ask("check", options, by="tasks")
 
 
 @tasks.command("submit", no_args_is_help=True, short_help="Call a task.")
@@ -521,13 +506,13 @@ def tasks_check(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click 
     help="What it is called with, by name; default: nothing.",
 )
 @click.option("--wait", is_flag=True, help="Return once it is over, and print its result.")
-@_in_store
-def tasks_submit(file: Path, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
+@_asks
+def tasks_submit(**options: Any) -> None:  # noqa: ANN401 - as click hands them over
     """Call the task NAME, `module.function` or the function's name; a runner of a tree runs it.
 
     Ctrl-C ends the wait, and not the call.
     """
-    _ask_store("submit", file, options)
+    _ask("submit", options, by="tasks")
 
 
 @cli.command(no_args_is_help=True, short_help="Print what makes a shell complete commands.")

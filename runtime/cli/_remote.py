@@ -17,50 +17,33 @@ from runtime.supervision.graph import Stage
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 from runtime_http.models import LogLine, TreeView, UnitView
 
-from ._output import nobody_reads
+from ._asking import FINE, NOT_FINE, run_and_tell, status_of, take_whereabouts
 from ._table import render_table
-from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
+from ._whereabouts import NoTreeError
 
-#: Exit statuses, for scripts.
-FINE, NOT_FINE, USAGE, NO_TREE, NO_UNIT, NOT_ALLOWED = range(6)
-INTERRUPTED = 130  # as of a shell's program that SIGINT has ended
 Verb = Literal["start", "stop", "restart"]
 _PAST: Mapping[Verb, str] = {"start": "started", "stop": "stopped", "restart": "restarted"}
 _FINE_STAGES = (Stage.READY, Stage.COMPLETED, Stage.IDLE)
-_STATUSES = {401: NOT_ALLOWED, 404: NO_UNIT, 421: NOT_ALLOWED, 422: USAGE}
 #: A shell that waits for completions is not to wait for a tree that does not answer.
 _COMPLETE_SEC = 1.0
 
 
 def ask(command: str, options: Mapping[str, Any]) -> int:
     """Do what *command* is for, as its *options* say; return the exit status."""
-    where, rest = _where(options)
+    where, rest = take_whereabouts(options)
     act = _COMMANDS[command]
 
     async def talk() -> int:
         async with Client(*where.find()) as client:
             return await act(client, **rest)
 
-    try:
-        return trio.run(talk)
-    except ForeignTreeError as error:
-        click.echo(error, err=True)
-        return NOT_ALLOWED
-    except (NoTreeError, NotReachedError) as error:
-        click.echo(error, err=True)
-        return NO_TREE
-    except RefusedError as refusal:
-        click.echo(refusal, err=True)
-        return _status_of(refusal)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        return nobody_reads()
+    return run_and_tell(talk)
 
 
 def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands them over
     """Return all names that the running tree knows, none when it does not answer."""
-    where, _ = _where({**options, "file": options.get("file") or Path("manifest.yaml")})
+    options["file"] = options.get("file") or Path("manifest.yaml")
+    where, _ = take_whereabouts(options)
 
     async def talk() -> list[str]:
         with trio.move_on_after(_COMPLETE_SEC):
@@ -73,19 +56,6 @@ def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands t
         return trio.run(talk)
     except (NoTreeError, ClientError):
         return []
-
-
-def _where(options: Mapping[str, Any]) -> tuple[Whereabouts, dict[str, Any]]:
-    rest = dict(options)
-    where = Whereabouts(
-        manifest=rest.pop("file"),
-        **{key: rest.pop(key) for key in ("run_directory", "url", "token_file")},
-    )
-    return where, rest
-
-
-def _status_of(refusal: RefusedError | None) -> int:
-    return FINE if refusal is None else _STATUSES.get(refusal.status, NOT_FINE)
 
 
 # --- status ---------------------------------------------------------------------------------------
@@ -174,7 +144,7 @@ async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: b
         click.echo(json.dumps([_plain(unit) for unit in now], indent=2))
     elif done := [unit.name for unit in units if unit.name not in refusals]:
         click.echo(f"{_PAST[verb]}: {', '.join(done)}")
-    return _status_of(next(iter(refusals.values()), None))
+    return status_of(next(iter(refusals.values()), None))
 
 
 async def _change_one(client: Client, unit: UnitView, verb: Verb) -> None:

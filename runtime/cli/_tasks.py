@@ -1,50 +1,62 @@
-"""The commands of `tasks`: they look into the store that a manifest names, and change it.
+"""The commands of `tasks`: they look at the calls of tasks, and change them.
 
-The store is opened here, whether the tree runs or not; a runner that is told to cancel hears of it.
+They ask the tree that runs, over HTTP, where it is named or alone has the store; else the store is
+opened here, whether a tree runs or not, and a runner that is told to cancel hears of it.
 """
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import click
-import trio
 
 from runtime._problems import did_you_mean
 from runtime.invocation import (
     InvocationNotFoundError,
     InvocationStatus,
     InvocationStatusError,
-    Outcome,
 )
 from runtime.manifest import Manifest
-from runtime.state_backend import BaseStateBackend, InvocationFilter, StateBackendError
+from runtime.state_backend import BaseStateBackend, StateBackendError
 from runtime.state_backend.sqlite import SQLiteStateBackend
 from runtime.tasks import TaskArgumentsError, TaskHome, UnknownTaskError
-from runtime.tasks.invocation import cancel, retry
 from runtime.tasks.units import make_state_backend
-from runtime_http.models import InvocationView
-from runtime_http.task_views import view_briefly, view_history, view_invocation, view_result
+from runtime_http import Client
+from runtime_http.invocations import StoreInvocations
+from runtime_http.models import (
+    LONGEST_WAIT_SEC,
+    HistoryLine,
+    InvocationList,
+    InvocationResult,
+    InvocationView,
+    Submitted,
+)
 
+from ._asking import FINE, NOBODY, NOT_FINE, UNKNOWN, USAGE, run_and_tell, take_whereabouts
 from ._load import WRONG, load_or_tell
-from ._output import nobody_reads
+from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
 
-#: Exit statuses, for scripts; those of the commands that ask a running tree.
-FINE, NOT_FINE, USAGE, NO_STORE, UNKNOWN = range(5)
-INTERRUPTED = 130
 _STATUSES = [each.value for each in InvocationStatus]
 _PAGE = 1_000  # how many are read, or forgotten, in one step of the store
+_REMEDIES = {
+    "purge": "a tree forgets by itself what has been over for tasks.keep_results_sec",
+    "check": "only stores in a file of SQLite can be checked",
+}
+#: Seconds that a call may wait for a runner before somebody is told that it does.
+_MOMENT_SEC = 1.0
 
 
 class _NoStoreError(Exception):
     """There is no store that this process could open."""
 
 
-_REFUSALS: Mapping[type[Exception], int] = {
-    _NoStoreError: NO_STORE,
-    StateBackendError: NO_STORE,
+_ENDS: Mapping[type[Exception], int] = {
+    _NoStoreError: NOBODY,
+    StateBackendError: NOBODY,
     InvocationNotFoundError: UNKNOWN,
     UnknownTaskError: UNKNOWN,
     InvocationStatusError: NOT_FINE,
@@ -52,55 +64,109 @@ _REFUSALS: Mapping[type[Exception], int] = {
 }
 
 
-def ask(command: str, file: Path, options: Mapping[str, Any]) -> int:
-    """Do what *command* is for with the store of the manifest *file*; return the exit status."""
+class Invocations(Protocol):
+    """What the commands ask: a running tree (`Client`), or an open store (`StoreInvocations`)."""
+
+    async def submit(self, task: str, arguments: Mapping[str, Any] | None = None) -> Submitted: ...
+
+    async def invocations(
+        self,
+        *,
+        status: Sequence[str] | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> InvocationList: ...
+
+    async def invocation(self, invocation_id: str) -> InvocationView: ...
+
+    async def history(self, invocation_id: str) -> list[HistoryLine]: ...
+
+    async def result(self, invocation_id: str, *, wait_sec: float = 0) -> InvocationResult: ...
+
+    async def change_invocation(
+        self, invocation_id: str, verb: Literal["cancel", "retry"]
+    ) -> InvocationView: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who is asked, and what to say of a call that nobody takes."""
+
+    calls: Invocations
+    remedy: str
+
+
+def ask(command: str, options: Mapping[str, Any]) -> int:
+    """Do what *command* is for, as its *options* say; return the exit status."""
     if strange := [each for each in options.get("status", ()) if each not in _STATUSES]:
         words = f"there is no status {strange[0]!r}{did_you_mean(strange[0], _STATUSES)}"
         click.echo(f"{words}; there are {', '.join(_STATUSES)}", err=True)
         return USAGE
-    manifest = load_or_tell(file)
+    where, rest = take_whereabouts(options)
+    if where.url is not None or where.run_directory is not None:
+        return run_and_tell(partial(_ask_tree, command, where, rest), _ENDS)
+    manifest = load_or_tell(where.manifest)
     if manifest is None:
         return WRONG
-    try:
-        backend = _backend(manifest, file, makes=command == "submit")
-        return trio.run(_talk, command, backend, manifest, options)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        return nobody_reads()
-    except tuple(_REFUSALS) as error:
-        click.echo(error, err=True)
-        return next(status for kind, status in _REFUSALS.items() if isinstance(error, kind))
+    return run_and_tell(partial(_ask_as_manifest_says, command, where, manifest, rest), _ENDS)
 
 
-def _backend(manifest: Manifest, file: Path, *, makes: bool) -> BaseStateBackend:
+async def _ask_as_manifest_says(
+    command: str, where: Whereabouts, manifest: Manifest, options: Mapping[str, Any]
+) -> int:
     if manifest.tasks is None:
-        raise _NoStoreError(f"{file}: there are no tasks; name their modules in tasks")
+        raise _NoStoreError(f"{where.manifest}: there are no tasks; name their modules in tasks")
     backend = make_state_backend(manifest.tasks.store_url(manifest.base_directory or Path.cwd()))
     if backend.url.startswith("memory:"):
-        words = "memory:// is seen by the running tree alone; ask it over HTTP, at /invocations"
-        raise _NoStoreError(f"{file}: tasks.state_backend: {words}")
-    if isinstance(backend, SQLiteStateBackend) and not makes and not Path(backend.path).exists():
-        raise _NoStoreError(f"{backend.path}: there is no such file yet; nothing was submitted")
-    return backend
-
-
-async def _talk(
-    command: str, backend: BaseStateBackend, manifest: Manifest, options: Mapping[str, Any]
-) -> int:
+        return await _ask_tree(command, where, options, alone=True)
+    if isinstance(backend, SQLiteStateBackend) and command != "submit":
+        _check_exists(backend.path)
+    home: TaskHome = manifest.tasks.home
     async with backend:
-        if command != "submit":
-            return await _COMMANDS[command](backend, **options)
-        home: TaskHome = manifest.tasks.home if manifest.tasks is not None else TaskHome()
+        if command in _STORE_COMMANDS:
+            return await _STORE_COMMANDS[command](backend, **options)
         with home.using(backend):
-            return await submit(backend, home, **options)
+            remedy = f"it needs a runner that is free, of python -m runtime {where.manifest}"
+            return await _COMMANDS[command](_Asked(StoreInvocations(home), remedy), **options)
+
+
+def _check_exists(path: str) -> None:
+    if not Path(path).exists():
+        raise _NoStoreError(f"{path}: there is no such file yet; nothing was submitted")
+
+
+async def _ask_tree(
+    command: str, where: Whereabouts, options: Mapping[str, Any], *, alone: bool = False
+) -> int:
+    """Ask a running tree; *alone*: the one that has the store of this manifest in its memory."""
+    if command in _STORE_COMMANDS:
+        raise _NoStoreError(_words_without_store(command, where, in_memory=alone))
+    try:
+        address, token = where.find()
+    except ForeignTreeError:
+        raise
+    except NoTreeError as error:
+        only = "memory:// is seen by the running tree alone, and " if alone else ""
+        raise NoTreeError(error.where, f"{only}{error.problem}") from error
+    async with Client(address, token) as client:
+        remedy = "the runners of the tree are busy, or it has none (tasks.runners)"
+        return await _COMMANDS[command](_Asked(client, remedy), **options)
+
+
+def _words_without_store(command: str, where: Whereabouts, *, in_memory: bool) -> str:
+    if in_memory:
+        words = f"memory:// cannot be opened by tasks {command}; {_REMEDIES[command]}"
+        return f"{where.manifest}: tasks.state_backend: {words}"
+    words = "opens the store itself and asks no tree; name the manifest of the store by -f alone"
+    return f"tasks {command} {words}, without --url and --run-directory"
 
 
 # --- to look --------------------------------------------------------------------------------------
 
 
 async def show_list(
-    backend: BaseStateBackend,
+    asked: _Asked,
     *,
     status: Sequence[str],
     task: str | None,
@@ -108,15 +174,13 @@ async def show_list(
     as_json: bool,
 ) -> int:
     """List the newest *limit* invocations that fit."""
-    statuses = {InvocationStatus(each) for each in status} or None
-    which = InvocationFilter(statuses=statuses, task=task)
     found: list[InvocationView] = []
     cursor: str | None = None
     while len(found) < limit:
-        step = min(_PAGE, limit - len(found))
-        page = await backend.list_invocations(which, limit=step, after=cursor)
-        # One that was stored and never registered has no status to be shown.
-        found += [view_briefly(each) for each in page.invocations if each.record is not None]
+        page = await asked.calls.invocations(
+            status=status, task=task, limit=min(_PAGE, limit - len(found)), after=cursor
+        )
+        found += page.invocations
         cursor = page.next
         if cursor is None:
             break
@@ -130,10 +194,10 @@ async def show_list(
     return FINE
 
 
-async def show(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) -> int:
+async def show(asked: _Asked, *, invocation_id: str, as_json: bool) -> int:
     """Tell how one invocation stands, with its result or its error."""
-    view = view_invocation(await backend.get_invocation(invocation_id)).model_dump(mode="json")
-    outcome = view_result(await backend.get_outcome(invocation_id)).model_dump(mode="json")
+    view = (await asked.calls.invocation(invocation_id)).model_dump(mode="json")
+    outcome = (await asked.calls.result(invocation_id)).model_dump(mode="json")
     told = {**view, "result": outcome["result"], "error": outcome["error"]}
     if as_json:
         _put(told)
@@ -149,22 +213,31 @@ async def show(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) 
     return FINE
 
 
-async def show_result(
-    backend: BaseStateBackend, *, invocation_id: str, wait: bool, as_json: bool
-) -> int:
+async def show_result(asked: _Asked, *, invocation_id: str, wait: bool, as_json: bool) -> int:
     """Print what one invocation has returned; with *wait* once it is over."""
-    if wait:
-        return _tell_end(await backend.wait_over(invocation_id), as_json=as_json)
-    return _tell_end(await backend.get_outcome(invocation_id), as_json=as_json)
+    result = await (_wait(asked, invocation_id) if wait else asked.calls.result(invocation_id))
+    return _tell_end(invocation_id, result, as_json=as_json)
 
 
-async def show_history(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) -> int:
+async def _wait(asked: _Asked, invocation_id: str) -> InvocationResult:
+    """Return how an invocation has ended, once it has; say so if nobody takes it."""
+    result = await asked.calls.result(invocation_id, wait_sec=_MOMENT_SEC)
+    if result.status is InvocationStatus.REGISTERED:
+        due_at = (await asked.calls.invocation(invocation_id)).timestamps.due_at
+        if due_at is None or due_at <= datetime.now(UTC):
+            click.echo(f"{invocation_id}: nobody has taken it yet; {asked.remedy}", err=True)
+    while not result.status.is_over():
+        result = await asked.calls.result(invocation_id, wait_sec=LONGEST_WAIT_SEC)
+    return result
+
+
+async def show_history(asked: _Asked, *, invocation_id: str, as_json: bool) -> int:
     """Tell all that has happened to one invocation, the oldest first."""
-    lines = view_history(await backend.get_history(invocation_id))
+    lines = await asked.calls.history(invocation_id)
     if as_json:
-        _put(lines.model_dump(mode="json"))
+        _put([line.model_dump(mode="json") for line in lines])
         return FINE
-    for line in lines.root:
+    for line in lines:
         time = line.timestamp.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         by = "" if line.runner_id is None else f"  by {line.runner_id}"
         more = "" if line.context is None else f"  {json.dumps(line.context, ensure_ascii=False)}"
@@ -172,79 +245,39 @@ async def show_history(backend: BaseStateBackend, *, invocation_id: str, as_json
     return FINE
 
 
-async def check(backend: BaseStateBackend, *, as_json: bool) -> int:
-    """Look through the whole store, and tell what is wrong in it."""
-    if not isinstance(backend, SQLiteStateBackend):
-        raise _NoStoreError(f"{backend.url}: only stores in a file of SQLite can be checked")
-    problems = await backend.check_integrity()
-    if as_json:
-        _put(problems)
-    else:
-        for problem in problems:
-            click.echo(f"{backend.path}: {problem}", err=True)
-        if not problems:
-            click.echo(f"{backend.path}: all is well")
-    return NOT_FINE if problems else FINE
-
-
 # --- to change ------------------------------------------------------------------------------------
 
 
-async def cancel_one(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) -> int:
-    """Cancel one invocation: at once if it waits, by its runner if it runs."""
-    await cancel(backend, invocation_id)
-    return await _tell(backend, invocation_id, as_json=as_json)
-
-
-async def retry_one(backend: BaseStateBackend, *, invocation_id: str, as_json: bool) -> int:
-    """Try one invocation again; what is told is the one that is to run."""
-    return await _tell(backend, await retry(backend, invocation_id), as_json=as_json)
-
-
-async def purge(backend: BaseStateBackend, *, over_for_sec: float, as_json: bool) -> int:
-    """Forget what has been over for that long, some at a time: others write in between."""
-    before = backend.now() - timedelta(seconds=over_for_sec)
-    gone = 0
-    while (step := await backend.purge(over_before=before, limit=_PAGE)) > 0:
-        gone += step
-    if as_json:
-        _put({"purged": gone})
-    else:
-        click.echo(f"purged: {gone}")
-    return FINE
+async def change(
+    asked: _Asked, verb: Literal["cancel", "retry"], *, invocation_id: str, as_json: bool
+) -> int:
+    """Cancel one invocation, or try it again; what is told is the one that is to run then."""
+    return _tell(await asked.calls.change_invocation(invocation_id, verb), as_json=as_json)
 
 
 async def submit(
-    backend: BaseStateBackend,
-    home: TaskHome,
-    *,
-    name: str,
-    arguments: Mapping[str, Any],
-    wait: bool,
-    as_json: bool,
+    asked: _Asked, *, name: str, arguments: Mapping[str, Any], wait: bool, as_json: bool
 ) -> int:
     """Submit a call; with *wait* return once it is over, and print what it has returned."""
-    invocation = await home.find(name).with_options().submit_arguments(arguments)
+    invocation_id = (await asked.calls.submit(name, arguments)).invocation_id
     if not wait:
-        return await _tell(backend, invocation.invocation_id, as_json=as_json)
-    return _tell_end(await invocation.wait(), as_json=as_json)
+        return _tell(await asked.calls.invocation(invocation_id), as_json=as_json)
+    return _tell_end(invocation_id, await _wait(asked, invocation_id), as_json=as_json)
 
 
-def _tell_end(outcome: Outcome, *, as_json: bool) -> int:
-    view = view_result(outcome)
-    good = outcome.status is InvocationStatus.SUCCESS
+def _tell_end(invocation_id: str, result: InvocationResult, *, as_json: bool) -> int:
+    good = result.status is InvocationStatus.SUCCESS
     if as_json:
-        _put({"invocation_id": outcome.invocation_id, **view.model_dump(mode="json")})
+        _put({"invocation_id": invocation_id, **result.model_dump(mode="json")})
     elif good:
-        click.echo(outcome.result)
+        click.echo(json.dumps(result.result, ensure_ascii=False, separators=(",", ":")))
     else:
-        why = "" if view.error is None else f": {view.error.type}: {view.error.message}"
-        click.echo(f"{outcome.invocation_id}: {outcome.status}{why}", err=True)
+        why = "" if result.error is None else f": {result.error.type}: {result.error.message}"
+        click.echo(f"{invocation_id}: {result.status}{why}", err=True)
     return FINE if good else NOT_FINE
 
 
-async def _tell(backend: BaseStateBackend, invocation_id: str, *, as_json: bool) -> int:
-    view = view_invocation(await backend.get_invocation(invocation_id))
+def _tell(view: InvocationView, *, as_json: bool) -> int:
     if as_json:
         _put(view.model_dump(mode="json"))
     else:
@@ -262,8 +295,40 @@ _COMMANDS: Mapping[str, Callable[..., Awaitable[int]]] = {
     "show": show,
     "result": show_result,
     "history": show_history,
-    "check": check,
-    "cancel": cancel_one,
-    "retry": retry_one,
-    "purge": purge,
+    "cancel": partial(change, verb="cancel"),
+    "retry": partial(change, verb="retry"),
+    "submit": submit,
 }
+
+# --- with a store alone ---------------------------------------------------------------------------
+
+
+async def check(backend: BaseStateBackend, *, as_json: bool) -> int:
+    """Look through the whole store, and tell what is wrong in it."""
+    if not isinstance(backend, SQLiteStateBackend):
+        raise _NoStoreError(f"{backend.url}: {_REMEDIES['check']}")
+    problems = await backend.check_integrity()
+    if as_json:
+        _put(problems)
+    else:
+        for problem in problems:
+            click.echo(f"{backend.path}: {problem}", err=True)
+        if not problems:
+            click.echo(f"{backend.path}: all is well")
+    return NOT_FINE if problems else FINE
+
+
+async def purge(backend: BaseStateBackend, *, over_for_sec: float, as_json: bool) -> int:
+    """Forget what has been over for that long, some at a time: others write in between."""
+    before = backend.now() - timedelta(seconds=over_for_sec)
+    gone = 0
+    while (step := await backend.purge(over_before=before, limit=_PAGE)) > 0:
+        gone += step
+    if as_json:
+        _put({"purged": gone})
+    else:
+        click.echo(f"purged: {gone}")
+    return FINE
+
+
+_STORE_COMMANDS: Mapping[str, Callable[..., Awaitable[int]]] = {"check": check, "purge": purge}

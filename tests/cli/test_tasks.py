@@ -14,12 +14,17 @@ from typing import Any
 import apsw
 import pytest
 import trio
+import trio.testing
 from click.testing import CliRunner, Result
 
 from runtime.application import Application
 from runtime.cli._main import cli
+from runtime.cli._tasks import _Asked, show_result
 from runtime.manifest import load_manifest
+from runtime.state_backend import make_state_backend
 from runtime.supervision.graph import Stage
+from runtime.tasks import TaskHome
+from runtime_http.invocations import StoreInvocations
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tasks"
 UNKNOWN = "019ac3c2-0000-7000-8000-000000000000"
@@ -189,6 +194,39 @@ def test_a_wait_ends_with_the_call(
         assert answer.stderr.endswith("failed: ValueError: 7 is odd\n")
 
 
+@pytest.mark.usefixtures("autojump_clock")
+@pytest.mark.parametrize(
+    ("delay_sec", "told"), [(0, 1), (3600, 0)], ids=["waits for a runner", "waits for its time"]
+)
+async def test_a_wait_for_a_call_that_nobody_takes_is_told_once(
+    capsys: pytest.CaptureFixture[str], delay_sec: float, told: int
+) -> None:
+    home = TaskHome()
+
+    @home.task
+    async def half(n: int) -> int:
+        return n // 2
+
+    ends: list[int] = []
+    async with make_state_backend("memory://") as store, trio.open_nursery() as nursery:
+        with home.using(store):
+            call = await half.with_options(delay_sec=delay_sec).submit(2)
+            asked = _Asked(StoreInvocations(home), "start one")
+
+            async def wait() -> None:
+                options = {"invocation_id": call.invocation_id, "wait": True, "as_json": False}
+                ends.append(await show_result(asked, **options))
+
+            nursery.start_soon(wait)
+            await trio.sleep(600)  # ten times the longest wait
+            said = f"{call.invocation_id}: nobody has taken it yet; start one\n" * told
+            assert capsys.readouterr().err == said
+            await call.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert capsys.readouterr().err == f"{call.invocation_id}: killed\n"
+    assert ends == [1]
+
+
 def test_check_looks_through_the_file(path: Path, tasks: Tasks) -> None:
     submit(tasks, 2)
     assert tasks("check").stdout == f"{path.parent / 'calls.db'}: all is well\n"
@@ -232,7 +270,7 @@ def test_what_cannot_be_is_said(
 @pytest.mark.parametrize(
     ("text", "status", "words"),
     [
-        pytest.param("tasks: {modules: [MODULE]}", 3, "ask it over HTTP", id="memory"),
+        pytest.param("tasks: {modules: [MODULE]}", 3, "no tree serves HTTP from", id="memory"),
         pytest.param("processes: [{name: a, path: sh}]", 3, "there are no tasks", id="no tasks"),
         pytest.param("processes: 7", 2, "processes", id="wrong"),
     ],

@@ -93,7 +93,7 @@ def serve(tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def open_site(
-        manifest: dict[str, Any] | None = None,
+        manifest: dict[str, Any] | Manifest | None = None,
         *,
         bind: str | None = "127.0.0.1:0",
         settled: bool = True,
@@ -112,7 +112,9 @@ def serve(tmp_path: Path) -> Serve:
 
         made = HttpSettings(token=TOKEN, bind=bind, announce=announce, **settings)
         config = None
-        if manifest is not None:
+        if isinstance(manifest, Manifest):
+            config = manifest
+        elif manifest is not None:
             config = Manifest.model_validate({"base_directory": str(tmp_path), **manifest})
         face = functools.partial(http_unit, settings=made)
         application = Application(
