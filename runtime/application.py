@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runtime.tasks.home import TaskDecorator, TaskHome
     from runtime.tasks.options import TaskKeywords
     from runtime.tasks.runner import RunnerSettings
-    from runtime.tasks.task import Task
+    from runtime.tasks.task import AsyncTask, PlainTask
     from runtime.tasks.told import InvocationNews
 
 S = TypeVar("S", bound=Service)
@@ -164,9 +164,11 @@ class Application(TreeBlock):
     # --- tasks ------------------------------------------------------------------------------------
 
     @overload
-    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    def task(  # type: ignore[overload-overlap]  # what is async goes first
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, function: Callable[P, R], /) -> PlainTask[P, R]: ...
     @overload
     def task(self, **options: Unpack[TaskKeywords]) -> TaskDecorator: ...
     def task(self, *functions: Callable[..., Any], **options: Any) -> Any:

@@ -102,7 +102,8 @@ PUBLIC = {
         "make_state_backend",
     },
     "runtime.tasks": {
-        *("Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation", "OnDuplicate"),
+        *("AsyncTask", "Call", "ConcurrencyControl", "DuplicateTaskError", "Invocation"),
+        *("OnDuplicate", "PlainTask"),
         *("RunnerSettings", "Task", "TaskArgumentsError", "TaskDefinitionError", "TaskError"),
         *(
             "BlockingClient",

@@ -17,5 +17,7 @@ from .options import ConcurrencyControl as ConcurrencyControl
 from .options import TaskOptions as TaskOptions
 from .runner import RunnerSettings as RunnerSettings
 from .running import current_invocation as current_invocation
+from .task import AsyncTask as AsyncTask
 from .task import Call as Call
+from .task import PlainTask as PlainTask
 from .task import Task as Task

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from inspect import iscoroutinefunction
 from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from runtime.state_backend._exceptions import NotOpenError
@@ -12,7 +13,7 @@ from runtime.state_backend.base import BaseStateBackend
 
 from ._exceptions import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
 from .options import TaskKeywords, TaskOptions
-from .task import Task
+from .task import AsyncTask, PlainTask, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,9 +27,11 @@ class TaskDecorator(Protocol):
     """Makes a task of the function that it decorates."""
 
     @overload
-    def __call__(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]  # what is async goes first
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Callable[P, R], /) -> PlainTask[P, R]: ...
 
 
 class TaskHome:
@@ -45,9 +48,11 @@ class TaskHome:
         return self._tasks
 
     @overload
-    def task(self, function: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    def task(  # type: ignore[overload-overlap]  # what is async goes first
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
-    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, function: Callable[P, R], /) -> PlainTask[P, R]: ...
     @overload
     def task(self, **options: Unpack[TaskKeywords]) -> TaskDecorator: ...
     def task(self, *functions: Callable[..., Any], **options: Any) -> Any:
@@ -62,7 +67,8 @@ class TaskHome:
                 wanted = TaskOptions(**options)
             except (TypeError, ValueError) as error:
                 raise TaskDefinitionError(function.__qualname__, str(error)) from None
-            task: Task[..., Any] = Task(self, function, wanted)
+            kind = AsyncTask if iscoroutinefunction(function) else PlainTask
+            task: Task[..., Any] = kind(self, function, wanted)
             self.add(task)
             return task
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime, timedelta
 from functools import cached_property, update_wrapper
@@ -39,7 +39,8 @@ class Task(Generic[P, R]):
     """A function that can be submitted; called, it is still the plain function.
 
     ``async def`` runs on the loop of the runner, a plain function in a thread, one that is
-    *cpu_bound* in a worker process. Made by the decorator of an application.
+    *cpu_bound* in a worker process. Made by the decorator of an application, as an `AsyncTask` or a
+    `PlainTask`: these say what a call returns.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Task(Generic[P, R]):
     origin: Home
     options: TaskOptions
     function: Callable[P, Any]
+    is_async: bool  #: whether it is a coroutine function
 
     def __init__(self, home: Home, function: Callable[P, Any], options: TaskOptions) -> None:
         self.home = self.origin = home
@@ -78,11 +80,6 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
-
-    @cached_property
-    def is_async(self) -> bool:
-        """Whether it is a coroutine function."""
-        return inspect.iscoroutinefunction(self.function)
 
     @cached_property
     def signature(self) -> Signature:
@@ -180,6 +177,28 @@ class Task(Generic[P, R]):
     def invocation(self, invocation_id: str) -> Invocation[R]:
         """Return the invocation of this id; whether there is one is seen when it is asked."""
         return Invocation(self, invocation_id)
+
+
+class AsyncTask(Task[P, R]):
+    """A task that is an ``async def``; called, it returns the coroutine."""
+
+    is_async = True
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function, here and now."""
+        made: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        return made
+
+
+class PlainTask(Task[P, R]):
+    """A task that is a plain function; called, it returns what the function returns."""
+
+    is_async = False
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, here and now."""
+        result: R = self.function(*args, **kwargs)
+        return result
 
 
 class _Wishes(NamedTuple):

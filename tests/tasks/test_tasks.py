@@ -27,6 +27,8 @@ from runtime.exceptions import (
 from runtime.invocation import InvocationStatus
 from runtime.tasks import Call, Invocation
 
+from . import typed_calls
+
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 _I = InvocationStatus
 
@@ -47,6 +49,11 @@ def app() -> Application:
 
 async def statuses(invocation: Invocation[Any]) -> list[str]:
     return [str(line.status) for line in await invocation.history()]
+
+
+async def test_what_type_checkers_know_of_tasks_is_so() -> None:
+    async with typed_calls.app:
+        await typed_calls.use()
 
 
 async def test_a_task_is_still_its_function_and_a_submitted_call_of_it_is_run(
