@@ -142,16 +142,19 @@ async def _ask_tree(
     """Ask a running tree; *alone*: the one that has the store of this manifest in its memory."""
     if command in _STORE_COMMANDS:
         raise _NoStoreError(_words_without_store(command, where, in_memory=alone))
-    try:
-        address, token = where.find()
-    except ForeignTreeError:
-        raise
-    except NoTreeError as error:
-        only = "memory:// is seen by the running tree alone, and " if alone else ""
-        raise NoTreeError(error.where, f"{only}{error.problem}") from error
-    async with Client(address, token) as client:
+    async with Client(*_find(where, alone=alone)) as client:
         remedy = "the runners of the tree are busy, or it has none (tasks.runners)"
         return await _COMMANDS[command](_Asked(client, remedy), **options)
+
+
+def _find(where: Whereabouts, *, alone: bool) -> tuple[str, str | None]:
+    try:
+        return where.find()
+    except NoTreeError as error:
+        if not alone or isinstance(error, ForeignTreeError):
+            raise
+        words = f"memory:// is seen by the running tree alone, and {error.problem}"
+        raise NoTreeError(error.where, words) from error
 
 
 def _words_without_store(command: str, where: Whereabouts, *, in_memory: bool) -> str:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from runtime.application import Application
 from runtime.cli._main import cli
-from runtime.cli._tasks import _Asked, show_result
+from runtime.cli._tasks import _Asked, _NoStoreError, check, show_result
 from runtime.manifest import load_manifest
 from runtime.state_backend import make_state_backend
 from runtime.supervision.graph import Stage
@@ -237,6 +237,12 @@ def test_check_looks_through_the_file(path: Path, tasks: Tasks) -> None:
     answer = tasks("check")
     assert answer.exit_code == 1
     assert answer.stderr.startswith(f"{path.parent / 'calls.db'}: ")
+
+
+async def test_only_a_file_of_sqlite_is_looked_through() -> None:
+    async with make_state_backend("memory://") as store:
+        with pytest.raises(_NoStoreError, match="memory://: only stores in a file of SQLite"):
+            await check(store, as_json=False)
 
 
 @pytest.mark.parametrize("command", ["show", "result", "history", "cancel", "retry"])

@@ -405,11 +405,12 @@ def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_the_tree_of_somebody_else_is_5(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("status",), ("tasks", "list")], ids=" ".join)
+def test_the_tree_of_somebody_else_is_5(tmp_path: Path, command: tuple[str, ...]) -> None:
     tmp_path.chmod(0o700)
     os.seteuid(65_534)
     try:
-        result = CliRunner().invoke(cli, ["status", "--run-directory", str(tmp_path / "run")])
+        result = CliRunner().invoke(cli, [*command, "--run-directory", str(tmp_path / "run")])
     finally:
         os.seteuid(0)
     assert result.exit_code == 5
