@@ -31,6 +31,7 @@ _DESCRIPTIONS = {
     "413": "The body is too large.",
     "421": "The request is for another host.",
     "422": "What was sent does not fit.",
+    "503": "The store of invocations cannot be used.",
 }
 #: Anybody may ask these.
 PROBES = frozenset({"/healthz", "/readyz"})
@@ -63,6 +64,8 @@ class Provider(OpenAPIProvider):
         if method != "get":
             operation["security"] = [{BEARER: []}]
             statuses += ["404", "408", "409", "413", "422"]
+        if path.startswith(("/tasks", "/invocations")):
+            statuses.append("503")
         responses = operation["responses"]
         if path == "/events":
             responses["200"] = _stream("What happens, event by event.")

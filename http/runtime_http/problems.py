@@ -14,7 +14,7 @@ from runtime.service._exceptions import (
     ServiceError,
     UnknownServiceClassError,
 )
-from runtime.state_backend import UnknownCursorError
+from runtime.state_backend import StateBackendError, UnknownCursorError
 from runtime.supervision._exceptions import (
     DuplicateUnitError,
     IllegalTransitionError,
@@ -107,8 +107,8 @@ def _explain_of_tasks(error: Exception) -> HttpProblem | None:
         case InvocationStatusOwnershipError():
             fields = {"from": error.from_status, "to": error.to_status}
             return HttpProblem(409, str(error), {**fields, "owner": error.current_owner})
-        case UnknownCursorError():
-            return HttpProblem(422, str(error))
+        case StateBackendError():
+            return HttpProblem(422 if isinstance(error, UnknownCursorError) else 503, str(error))
         case TaskArgumentsError():
             return HttpProblem(422, str(error), {"problems": error.problems})
     return None

@@ -14,7 +14,7 @@ from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
 #: Exit statuses, for scripts.
 FINE, NOT_FINE, USAGE, NOBODY, UNKNOWN, NOT_ALLOWED = range(6)
 INTERRUPTED: Final = 130  # as of a shell's program that SIGINT has ended
-_STATUSES = {401: NOT_ALLOWED, 404: UNKNOWN, 421: NOT_ALLOWED, 422: USAGE}
+_STATUSES = {401: NOT_ALLOWED, 404: UNKNOWN, 421: NOT_ALLOWED, 422: USAGE, 503: NOBODY}
 _ENDS: Mapping[type[Exception], int] = {
     ForeignTreeError: NOT_ALLOWED,  # which is a NoTreeError
     NoTreeError: NOBODY,

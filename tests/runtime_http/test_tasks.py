@@ -15,6 +15,7 @@ import trio
 from runtime import Application
 from runtime.invocation import InvocationStatus, NewInvocation
 from runtime.state_backend import BaseStateBackend
+from runtime.tasks import TaskHome
 from runtime_http import Client, RefusedError
 
 from .conftest import AUTHORIZED, TOKEN, Serve, Site
@@ -344,6 +345,14 @@ async def test_a_name_that_several_tasks_have_is_none(open_desk: OpenDesk) -> No
             await desk.client.submit("double", {"number": 1})
         assert refusal.value.status == 404
         assert len(refusal.value.fields["tasks"]) == 2
+
+
+async def test_a_store_that_cannot_be_used_is_told_with_the_reason(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        TaskHome().adopt(desk.site.application.tasks)  # which has no store that is open
+        with pytest.raises(RefusedError, match="submitted while their application runs") as refusal:
+            await desk.client.submit("double", {"number": 1})
+        assert refusal.value.status == 503
 
 
 async def test_changing_anything_takes_the_token(open_desk: OpenDesk) -> None:
