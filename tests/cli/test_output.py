@@ -75,7 +75,7 @@ AGAIN_ONCE = {"restart": {"delay_sec": 0.01, "max_restarts": 1}}
 NEVER_READY = {
     "ready_strategy": "tcp",
     "ready_params": {"port": 1},
-    "ready_timeout_sec": 0.1,
+    "ready_timeout_sec": 0.5,
 }
 UNREADY = "not ready within N s by its tcp check (the limit is ready_timeout_sec)"
 ENDS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
