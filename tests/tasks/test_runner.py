@@ -209,6 +209,42 @@ async def test_a_runner_that_crashes_is_restarted_and_what_it_ran_goes_on() -> N
 
 
 @virtual
+async def test_an_application_goes_on_when_a_runner_of_it_crashes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Application(runners=[{"name": "sick"}, {"name": "well", "queues": ["other"]}])
+    begun: list[str] = []
+
+    @app.task
+    async def work(name: str) -> str:
+        begun.append(name)
+        await trio.sleep(10)
+        return name
+
+    async with app:
+        one = await work.submit("one")
+        other = await work.with_options(queue="other").submit("other")
+        await trio.sleep(0.5)
+        for crashes in range(1, 4):
+            with monkeypatch.context() as patch:
+
+                async def fail(*_: Any, undo: Any = patch.undo, **__: Any) -> None:
+                    undo()
+                    raise OSError("disk full")
+
+                patch.setattr(MemoryStateBackend, "claim", fail)
+                lost = await work.submit("lost")
+                assert await lost.result() == "lost"
+            assert app.supervisor.status("sick").restarts == crashes
+        assert await one.result() == "one"
+        assert await other.result() == "other"
+        assert app.state == "running"
+        assert (await statuses(one)).count("running_recovery") == 1
+        assert await statuses(other) == ["registered", "pending", "running", "success"]
+    assert (begun.count("one"), begun.count("other")) == (2, 1)
+
+
+@virtual
 async def test_two_runners_share_what_waits_and_one_takes_over_from_the_other() -> None:
     home = TaskHome()
     ran: list[str] = []
