@@ -212,8 +212,10 @@ async def test_a_runner_that_crashes_is_restarted_and_what_it_ran_goes_on() -> N
 async def test_an_application_goes_on_when_a_runner_of_it_crashes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = Application(runners=[{"name": "sick"}, {"name": "well", "queues": ["other"]}])
+    runners = [{"name": "sick", "queues": ["default"]}, {"name": "well", "queues": ["other"]}]
+    app = Application(runners=runners)
     begun: list[str] = []
+    claim: Any = MemoryStateBackend.claim
 
     @app.task
     async def work(name: str) -> str:
@@ -228,11 +230,15 @@ async def test_an_application_goes_on_when_a_runner_of_it_crashes(
         for crashes in range(1, 4):
             with monkeypatch.context() as patch:
 
-                async def fail(*_: Any, undo: Any = patch.undo, **__: Any) -> None:
-                    undo()
-                    raise OSError("disk full")
+                async def fail_once(
+                    store: object, runner_id: str, *args: Any, undo: Any = patch.undo, **more: Any
+                ) -> Any:
+                    if runner_id.startswith("sick"):
+                        undo()
+                        raise OSError("disk full")
+                    return await claim(store, runner_id, *args, **more)
 
-                patch.setattr(MemoryStateBackend, "claim", fail)
+                patch.setattr(MemoryStateBackend, "claim", fail_once)
                 lost = await work.submit("lost")
                 assert await lost.result() == "lost"
             assert app.supervisor.status("sick").restarts == crashes
