@@ -963,8 +963,8 @@ BAD: dict[str, Bad] = {
         "3: tasks.runners.r.concurrency: input should be greater than or equal to 1",
         "3: tasks.runners.r.drain_sec: must be a number, not true or false",
         f"3: tasks.runners.r.processes: {FROM_ZERO}",
-        "3: tasks.runners.r.recycle_after: input should be greater than or equal to 1",
         "3: tasks.runners.r.queues: input should be a valid list",
+        "3: tasks.runners.r.recycle_after: input should be greater than or equal to 1",
         "3: tasks.runners.r.x: unknown key",
     ),
     "runner without a name": tasks(
