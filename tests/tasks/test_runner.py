@@ -318,9 +318,9 @@ async def test_old_results_are_forgotten() -> None:
                 nursery.start_soon(supervisor.run)
                 for each in await work.submit_many([()] * 2_500):
                     await each.result()
-                await trio.sleep(2)
+                await trio.sleep(5.5)  # there was a sweep at its fifth second
                 assert await backend.count_by_status() == {_I.SUCCESS: 2_500}
-                await trio.sleep(4.5)  # more than are forgotten in one step, in one sweep
+                await trio.sleep(1)  # more than are forgotten in one step, in one sweep
                 assert await backend.count_by_status() == {}
                 supervisor.ask_stop_tree("done")
 
