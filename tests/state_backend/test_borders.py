@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import trio
 
-from runtime.invocation.models import Move, NewInvocation, RunnerRecord
+from runtime.invocation.models import Move, NewInvocation
 from runtime.invocation.moves import Recovery
 from runtime.invocation.status import InvocationStatus
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.state_backend.sqlite import SQLiteStateBackend
+from runtime.testing.state_backend._kit import runner
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TICK, MINUTE = timedelta(microseconds=1), timedelta(minutes=1)
@@ -64,17 +65,7 @@ async def test_a_lease_is_over_at_its_end(store: Store) -> None:
 
 
 async def test_a_runner_is_alive_until_the_end_of_its_time(store: Store) -> None:
-    await store.heartbeat(
-        RunnerRecord(
-            runner_id="r",
-            host="h",
-            pid_space="",
-            pid=1,
-            pid_started=1,
-            started_at=NOON,
-            alive_until=NOON + MINUTE,
-        )
-    )
+    await store.heartbeat(runner(store, "r", MINUTE))
     await put(store, "pending", "running")
     store.moment = NOON + MINUTE
     assert await store.recover(WHY) == []
