@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from runtime._secrets import Secrets
 from runtime.invocation import (
     InvocationNotFoundError,
     InvocationStatus,
@@ -26,6 +27,7 @@ from .models import (
 
 #: So many characters of arguments are in a list of invocations.
 MOST_ARGUMENTS = 500
+_NONE: Final = Secrets()  # nobody adds one
 
 
 def view_task(task: Task[..., Any]) -> TaskView:
@@ -73,8 +75,10 @@ def view_briefly(stored: StoredInvocation) -> InvocationView:
     return view.model_copy(update={"arguments": f"{text[:MOST_ARGUMENTS]}…", "arguments_cut": True})
 
 
-def view_history(lines: Iterable[InvocationHistory]) -> InvocationHistoryView:
-    """Return the history of an invocation."""
+def view_history(
+    lines: Iterable[InvocationHistory], secrets: Secrets = _NONE
+) -> InvocationHistoryView:
+    """Return the history of an invocation, *secrets* hidden in what is remarked in it."""
     return InvocationHistoryView(
         [
             HistoryLine(
@@ -83,15 +87,18 @@ def view_history(lines: Iterable[InvocationHistory]) -> InvocationHistoryView:
                 runner_id=line.runner_id,
                 context=None
                 if line.execution_context is None
-                else json.loads(line.execution_context),
+                else secrets.mask_data(json.loads(line.execution_context)),
             )
             for line in lines
         ]
     )
 
 
-def view_result(outcome: Outcome) -> InvocationResult:
-    """Return how an invocation has ended; the error of an attempt before the last is no result."""
+def view_result(outcome: Outcome, secrets: Secrets = _NONE) -> InvocationResult:
+    """Return how an invocation has ended, *secrets* hidden in its error, and not in its result.
+
+    The error of an attempt before the last is no result.
+    """
     error = outcome.error if outcome.status is InvocationStatus.FAILED else None
     result = outcome.result if outcome.status is InvocationStatus.SUCCESS else None
     return InvocationResult(
@@ -99,7 +106,11 @@ def view_result(outcome: Outcome) -> InvocationResult:
         result=_parsed(result),
         error=None
         if error is None
-        else ErrorView(type=error.type, message=error.message, traceback=error.traceback),
+        else ErrorView(
+            type=error.type,
+            message=secrets.mask(error.message),
+            traceback=secrets.mask(error.traceback),
+        ),
     )
 
 

@@ -84,7 +84,7 @@ async def test_no_answer_has_a_secret_in_it(
     }
 
     def define(application: Application) -> None:
-        @application.task
+        @application.task(max_retries=1, retry_delay_sec=0.01)
         async def leak() -> None:
             raise RuntimeError(f"no access with {VALUE} and {IN_FILE}")
 
@@ -94,7 +94,11 @@ async def test_no_answer_has_a_secret_in_it(
         failed = await site.post("/services/shop/restart")
         assert failed.status_code in (409, 500)
         texts |= {path: (await site.get(path, headers=AUTHORIZED)).text for path in PATHS}
-        await (await site.application.tasks.find("leak").submit()).wait()
+        leaked = await site.application.tasks.find("leak").submit()
+        await leaked.wait()
+        call = f"/invocations/{leaked.invocation_id}"
+        answers = ("/invocations", call, f"{call}/history", f"{call}/result")
+        texts |= {path: (await site.get(path)).text for path in answers}
         texts |= {"/events": await events_of(site), "follow": await logs_of(site)}
     everything = str(texts) + failed.text
     assert VALUE not in everything
@@ -106,3 +110,5 @@ async def test_no_answer_has_a_secret_in_it(
     for path in ("/events", "/events/recent", "/why/shop", "/tree", "/tree/shop"):
         assert "no access with <***> and ***" in texts[path]
     assert "failed, RuntimeError: no access with *** and ***" in texts["/events"]
+    assert "RuntimeError: no access with *** and ***" in texts[f"{call}/history"]
+    assert texts[f"{call}/result"].count("no access with *** and ***") == 2
