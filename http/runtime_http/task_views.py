@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from pydantic import JsonValue
 
 from runtime._secrets import Secrets
 from runtime.invocation import (
@@ -87,7 +89,7 @@ def view_history(
                 runner_id=line.runner_id,
                 context=None
                 if line.execution_context is None
-                else secrets.mask_data(json.loads(line.execution_context)),
+                else cast("JsonValue", secrets.mask_data(json.loads(line.execution_context))),
             )
             for line in lines
         ]
