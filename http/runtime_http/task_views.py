@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -29,7 +29,6 @@ from .models import (
 
 #: So many characters of arguments are in a list of invocations.
 MOST_ARGUMENTS = 500
-_NONE: Final = Secrets()  # nobody adds one
 
 
 def view_task(task: Task[..., Any]) -> TaskView:
@@ -77,9 +76,7 @@ def view_briefly(stored: StoredInvocation) -> InvocationView:
     return view.model_copy(update={"arguments": f"{text[:MOST_ARGUMENTS]}…", "arguments_cut": True})
 
 
-def view_history(
-    lines: Iterable[InvocationHistory], secrets: Secrets = _NONE
-) -> InvocationHistoryView:
+def view_history(lines: Iterable[InvocationHistory], secrets: Secrets) -> InvocationHistoryView:
     """Return the history of an invocation, *secrets* hidden in what is remarked in it."""
     return InvocationHistoryView(
         [
@@ -96,7 +93,7 @@ def view_history(
     )
 
 
-def view_result(outcome: Outcome, secrets: Secrets = _NONE) -> InvocationResult:
+def view_result(outcome: Outcome, secrets: Secrets) -> InvocationResult:
     """Return how an invocation has ended, *secrets* hidden in its error, and not in its result.
 
     The error of an attempt before the last is no result.
