@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import trio
 
+from runtime._secrets import Secrets
 from runtime.invocation import InvocationStatus
 from runtime.state_backend import InvocationFilter
 from runtime.tasks import TaskHome
@@ -22,11 +23,12 @@ class StoreInvocations:
 
     It has the methods of `runtime_http.Client` that concern them. They raise what the store and
     the tasks raise: `InvocationNotFoundError`, `InvocationStatusError`, `UnknownTaskError`,
-    `TaskArgumentsError`, `StateBackendError`.
+    `TaskArgumentsError`, `StateBackendError`. *secrets* are hidden in errors and histories.
     """
 
-    def __init__(self, home: TaskHome) -> None:
+    def __init__(self, home: TaskHome, secrets: Secrets | None = None) -> None:
         self._home = home
+        self._secrets = Secrets() if secrets is None else secrets
 
     async def submit(
         self,
@@ -81,7 +83,8 @@ class StoreInvocations:
 
     async def history(self, invocation_id: str) -> list[HistoryLine]:
         """Return all that has happened to an invocation, the oldest first."""
-        return view_history(await self._home.state_backend.get_history(invocation_id)).root
+        lines = await self._home.state_backend.get_history(invocation_id)
+        return view_history(lines, self._secrets).root
 
     async def result(self, invocation_id: str, *, wait_sec: float = 0) -> InvocationResult:
         """Return how an invocation has ended, or its status while it has not.
@@ -91,8 +94,8 @@ class StoreInvocations:
         store = self._home.state_backend
         if wait_sec > 0:
             with trio.move_on_after(wait_sec):
-                return view_result(await store.wait_over(invocation_id))
-        return view_result(await store.get_outcome(invocation_id))
+                return view_result(await store.wait_over(invocation_id), self._secrets)
+        return view_result(await store.get_outcome(invocation_id), self._secrets)
 
     async def change_invocation(
         self, invocation_id: str, verb: Literal["cancel", "retry"]

@@ -3,8 +3,11 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+from pydantic import JsonValue
+
+from runtime._secrets import Secrets
 from runtime.invocation import (
     InvocationNotFoundError,
     InvocationStatus,
@@ -73,8 +76,8 @@ def view_briefly(stored: StoredInvocation) -> InvocationView:
     return view.model_copy(update={"arguments": f"{text[:MOST_ARGUMENTS]}…", "arguments_cut": True})
 
 
-def view_history(lines: Iterable[InvocationHistory]) -> InvocationHistoryView:
-    """Return the history of an invocation."""
+def view_history(lines: Iterable[InvocationHistory], secrets: Secrets) -> InvocationHistoryView:
+    """Return the history of an invocation, *secrets* hidden in what is remarked in it."""
     return InvocationHistoryView(
         [
             HistoryLine(
@@ -83,15 +86,18 @@ def view_history(lines: Iterable[InvocationHistory]) -> InvocationHistoryView:
                 runner_id=line.runner_id,
                 context=None
                 if line.execution_context is None
-                else json.loads(line.execution_context),
+                else cast("JsonValue", secrets.mask_data(json.loads(line.execution_context))),
             )
             for line in lines
         ]
     )
 
 
-def view_result(outcome: Outcome) -> InvocationResult:
-    """Return how an invocation has ended; the error of an attempt before the last is no result."""
+def view_result(outcome: Outcome, secrets: Secrets) -> InvocationResult:
+    """Return how an invocation has ended, *secrets* hidden in its error, and not in its result.
+
+    The error of an attempt before the last is no result.
+    """
     error = outcome.error if outcome.status is InvocationStatus.FAILED else None
     result = outcome.result if outcome.status is InvocationStatus.SUCCESS else None
     return InvocationResult(
@@ -99,7 +105,11 @@ def view_result(outcome: Outcome) -> InvocationResult:
         result=_parsed(result),
         error=None
         if error is None
-        else ErrorView(type=error.type, message=error.message, traceback=error.traceback),
+        else ErrorView(
+            type=error.type,
+            message=secrets.mask(error.message),
+            traceback=secrets.mask(error.traceback),
+        ),
     )
 
 

@@ -171,7 +171,10 @@ async def show_logs(
     """Show what processes have printed, and with *follow* what they go on to print."""
     units = _chosen(await client.tree(), names)
     if stranger := next((unit for unit in units if names and unit.kind != "process"), None):
-        raise RefusedError(404, f"{stranger.name} is a {stranger.kind}, and prints nothing itself")
+        where = (
+            "its lines are on the console" if stranger.kind == "worker" else "prints nothing itself"
+        )
+        raise RefusedError(404, f"{stranger.name} is a {stranger.kind}, and {where}")
     chosen = [unit.name for unit in units if unit.kind == "process"]
     width = max(map(len, chosen), default=0)
 
@@ -223,7 +226,8 @@ async def show_events(client: Client, *, after: int | None, as_json: bool) -> in
     async with aclosing(client.events(after=after)) as events:
         async for message in events:
             if message.kind in ("resync", "missed"):
-                click.echo(f"({message.data['missed']} events came too fast)", err=True)
+                why = "came too fast" if message.kind == "resync" else "of invocations are gone"
+                click.echo(f"({message.data['missed']} events {why})", err=True)
             elif message.kind != "snapshot" and as_json:
                 click.echo(json.dumps({k: v for k, v in message.data.items() if k != "now"}))
             elif message.kind != "snapshot":

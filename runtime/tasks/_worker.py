@@ -7,6 +7,7 @@ find tasks, each other one a call, during which it may ask; see `_frames` and `a
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import runpy
 import socket
@@ -85,6 +86,9 @@ def _receive(connection: socket.socket, unpacker: Unpacker) -> dict[str, Any] | 
 
 def main(fd: int) -> None:
     """Answer until nobody is there any more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A line is to be seen when it is printed, and not to be lost when this process is killed.
+        sys.stdout.reconfigure(line_buffering=True)
     with socket.socket(fileno=fd) as connection:
         os.set_inheritable(fd, False)  # what a task starts must not keep the socket open
         unpacker = Unpacker()

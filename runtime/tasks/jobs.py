@@ -27,7 +27,7 @@ def job_unit(home: TaskHome, job: JobEntry) -> Unit:
         submission = task.with_options(priority=job.priority, queue=job.queue)
         invocation = await submission.submit_arguments(job.arguments)
         task_status.started()
-        task_status.note(f"invocation {invocation.invocation_id} of {task.name}")
+        task_status.note(f"calls {task.name} (invocation {invocation.invocation_id})")
         try:
             outcome = await backend.wait_over(invocation.invocation_id)
         except trio.Cancelled:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from signal import SIGKILL
@@ -17,7 +18,7 @@ import trio
 from runtime.process._exceptions import ProcessExitedError, exit_in_words
 from runtime.process.child import Child, StopPlan, open_child
 from runtime.process.host import Host
-from runtime.process.output import Output
+from runtime.process.output import Line, Output
 from runtime.process.spawn import Command
 from runtime.supervision.events import Journal, UnitEvent
 from runtime.supervision.restart import RestartPolicy, RestartWhen
@@ -27,6 +28,7 @@ from runtime.supervision.unit import Unit, UnitHandle, current_unit
 from ._frames import Unpacker, pack
 from .task import Task
 
+_logger = logging.getLogger(__name__)
 _PROGRAM = "runtime.tasks._worker"
 _RESTART = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True, forgive_after_sec=5)
 _CHUNK = 65_536
@@ -99,6 +101,9 @@ class WorkerPool:
 
     ``supervisor`` runs them; it is the *inner* of the runner's unit. One that has ended is started
     again. *recycle_after* calls a worker is replaced by a new one; None: never.
+
+    What they print goes to the *echo* of *host*, without one to the logger of this module (level
+    INFO), behind the worker's name.
     """
 
     def __init__(
@@ -127,7 +132,10 @@ class WorkerPool:
         )
 
     def _unit(self, name: str) -> Unit:
-        body = partial(self._run, name, Output())
+        path = f"{self._path}/{name}"
+        output = Output(self._host.secrets)
+        output.listeners["echo"] = partial(self._host.echo or _log_lines, path)
+        body = partial(self._run, name, path, output)
         return Unit(name=name, body=body, kind="worker", restart=_RESTART)
 
     async def call(self, message: dict[str, Any], what: str, serve: Serve) -> dict[str, Any]:
@@ -164,11 +172,8 @@ class WorkerPool:
 
     # --- one worker -------------------------------------------------------------------------------
 
-    async def _run(self, name: str, output: Output, *, task_status: UnitHandle) -> None:
+    async def _run(self, name: str, path: str, output: Output, *, task_status: UnitHandle) -> None:
         """Run a worker process: the body of its unit."""
-        path = f"{self._path}/{name}"
-        if self._host.echo is not None:
-            output.listeners["echo"] = partial(self._host.echo, path)
         ours, childs = socket.socketpair()
         ended = trio.Event()
         try:
@@ -247,3 +252,8 @@ class WorkerPool:
             "main_path": getattr(main, "__file__", None),
             "modules": sorted({task.module for task in self._tasks() if task.options.cpu_bound}),
         }
+
+
+def _log_lines(name: str, lines: Sequence[Line]) -> None:
+    for line in lines:
+        _logger.info("%s: %s", name, line.text)

@@ -958,11 +958,13 @@ BAD: dict[str, Bad] = {
     ),
     "runner with values out of bounds": tasks(
         "modules: [shop_tasks], runners:"
-        " [{name: r, concurrency: 0, queues: mails, processes: -1, drain_sec: true, x: 1}]",
+        " [{name: r, concurrency: 0, queues: mails, processes: -1, drain_sec: true, x: 1,"
+        " recycle_after: 0}]",
         "3: tasks.runners.r.concurrency: input should be greater than or equal to 1",
         "3: tasks.runners.r.drain_sec: must be a number, not true or false",
         f"3: tasks.runners.r.processes: {FROM_ZERO}",
         "3: tasks.runners.r.queues: input should be a valid list",
+        "3: tasks.runners.r.recycle_after: input should be greater than or equal to 1",
         "3: tasks.runners.r.x: unknown key",
     ),
     "runner without a name": tasks(

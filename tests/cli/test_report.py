@@ -5,6 +5,7 @@ from typing import Any
 import trio
 import trio.testing
 
+from runtime.application import Application
 from runtime.cli._report import Report
 from runtime.process import SurvivorsError
 from runtime.supervision.events import Journal
@@ -21,9 +22,12 @@ class Heard:
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
+        self.bad: list[str] = []
 
     def say(self, sentence: str, *, bad: bool = False) -> None:
         self.sentences.append(sentence)
+        if bad:
+            self.bad.append(sentence)
 
     def progress(self, words: str) -> None:
         pass
@@ -179,3 +183,34 @@ async def test_events_that_came_too_fast_are_counted(autojump_clock: Any) -> Non
         supervisor.ask_stop_tree("enough")
         await supervisor.wait_ended()
         supervisor.events.close()
+
+
+async def test_of_invocations_those_are_told_that_have_failed(autojump_clock: Any) -> None:
+    app = Application(keep=True)
+
+    @app.task(max_retries=1)
+    async def divide(by: int) -> float:
+        return 1 / by
+
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Report(app, heard).run)
+        async with app:
+            await trio.testing.wait_all_tasks_blocked()
+            heard.sentences.clear()
+            good, bad = await divide.submit_many([(1,), (0,)])
+            await good.wait()
+            await bad.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            words = f"{bad.invocation_id} of {divide.name}: failed, ZeroDivisionError: division by"
+            (told,) = heard.sentences
+            assert told.startswith(words)
+            assert heard.bad == [told]
+            # Of a flood the number is told.
+            for each in await divide.submit_many([(0,)] * 25):
+                await each.wait()
+            await trio.sleep(2)
+            assert heard.bad[-1] == "15 more invocations: failed"
+            assert len(heard.bad) == 1 + 10 + 1
+            assert len(heard.sentences) == len(heard.bad)
+        app.supervisor.events.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -16,19 +18,29 @@ from runtime import Application, load_manifest
 from runtime.cli._check import describe
 from runtime.cli._drawing import draw, to_dot, to_mermaid
 from runtime.state_backend.base import InvocationFilter
+from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
 
 LIMIT_SEC = 30
 CODE = """
+import trio
 from runtime import Application
 
 app = Application()
 done = []
+begun = trio.Event()
 
 @app.task
 async def note(words: str) -> str:
     done.append(words)
     return words
+
+@app.task
+async def wait_twice() -> str:
+    if not begun.is_set():
+        begun.set()
+        await trio.sleep_forever()
+    return "went on"
 
 @app.task
 async def fail() -> None:
@@ -99,6 +111,51 @@ async def test_runners_restart_and_go_on(write: Write) -> None:
             assert app.supervisor.status("one").stage is Stage.READY
             invocation = await app.tasks.find("note").submit("again")
             assert await invocation.result() == "again"
+
+
+async def test_processes_wait_for_runners_and_jobs_and_runners_for_processes(write: Write) -> None:
+    after = {"name": "first", "condition": "completed_successfully"}
+    path = write(
+        tasks={"runners": [{"name": "r", "dependencies": ["db"]}]},
+        jobs=[{"name": "first", "task": "note", "arguments": {"words": "up"}}],
+        processes=[
+            {"name": "db", "path": "sleep", "args": ["1000"]},
+            {"name": "api", "path": "sleep", "args": ["1000"], "dependencies": ["r", after]},
+        ],
+    )
+    with trio.fail_after(LIMIT_SEC):
+        async with Application(load_manifest(path)) as app:
+            moves = [
+                (entry.item.unit, entry.item.new)
+                for entry in app.supervisor.events.tail(1000)
+                if entry.item.kind is EventKind.MOVED
+            ]
+    places = {move: place for place, move in enumerate(moves)}
+    assert places["db", "running"] < places["r", "starting"] < places["r", "running"]
+    assert places["r", "running"] < places["first", "stopped"] < places["api", "starting"]
+
+
+async def test_a_runner_is_restarted_with_its_group_and_takes_it_along(write: Write) -> None:
+    path = write(
+        tasks={"runners": [{"name": "r", "drain_sec": 0}]},
+        processes=[{"name": "db", "path": "sleep", "args": ["1000"]}],
+        groups=[{"name": "both", "strategy": "one_for_all", "members": ["db", "r"]}],
+    )
+    with trio.fail_after(LIMIT_SEC):
+        async with Application(load_manifest(path)) as app:
+            supervisor, pilot = app.supervisor, app.pilot
+            assert pilot is not None
+            task = app.tasks.find("wait_twice")
+            invocation = await task.submit()
+            await task.function.__globals__["begun"].wait()
+            os.kill(pilot.get_process_by_name("db").pid, SIGKILL)
+            assert await invocation.result() == "went on"
+            history = [line.status for line in await invocation.history()]
+            assert history[3:5] == ["killed", "rerouted"]
+            assert [supervisor.status(name).generation for name in ("db", "r")] == [2, 2]
+            await supervisor.restart_unit("r")
+            await supervisor.wait_until("db", Stage.READY)
+            assert [supervisor.status(name).generation for name in ("db", "r")] == [3, 3]
 
 
 async def test_without_runners_a_unit_may_be_called_recovery(write: Write) -> None:

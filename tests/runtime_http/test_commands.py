@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
+from runtime.application import Application
 from runtime.cli._main import cli
 from runtime.cli._whereabouts import NoTreeError, Whereabouts
 from runtime.run_directory import HTTP_FILE, TOKEN_FILE, note_in_file, open_run_directory
@@ -180,6 +182,32 @@ async def test_what_fails_is_1_and_the_rest_is_done(open_tree: Open) -> None:
         assert "http: only processes and services can be told to restart" in result.stderr
 
 
+def define_one(application: Application) -> None:
+    """Have a task that is run in workers, which none of these tests does."""
+    application.task(cpu_bound=True)(textwrap.dedent)
+
+
+async def test_runners_and_workers_are_no_units_to_be_steered(open_tree: Open) -> None:
+    async with open_tree(set_up=define_one) as ask:
+        worker = next(name for name in ask.states() if name.startswith("runner/"))
+        for verb in ("start", "stop", "restart"):
+            result = await ask(verb, "runner", "recovery", worker)
+            assert result.exit_code == 1
+            words = f"only processes and services can be told to {verb}\n"
+            assert sorted(result.stderr.splitlines(keepends=True)) == sorted(
+                f"{name}: {words}" for name in ("runner", "recovery", worker)
+            )
+            for kind in ("processes", "services"):
+                answer = await ask.site.post(f"/{kind}/runner/{verb}")
+                assert answer.status_code == 404
+        statuses = ask.site.application.supervisor.statuses()
+        assert {each.generation for each in statuses} == {1}
+        result = await ask("logs", worker)
+        assert result.exit_code == 4
+        assert "its lines are on the console" in result.stderr
+        assert "runner is a runner, and prints nothing" in (await ask("logs", "runner")).stderr
+
+
 async def test_without_the_right_token_it_is_5(open_tree: Open, tmp_path: Path) -> None:
     wrong, empty = tmp_path / "wrong", tmp_path / "empty"
     wrong.write_text("wrong\n")
@@ -249,8 +277,8 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
                 await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
                 await stream.send_all(body.encode())
                 return
-            resync = b'event: resync\ndata: {"missed": 7}\n\n'
-            chunk = b"%x\r\n%s\r\n" % (len(resync), resync)
+            told = b'event: resync\ndata: {"missed": 7}\n\nevent: missed\ndata: {"missed": 9}\n\n'
+            chunk = b"%x\r\n%s\r\n" % (len(told), told)
             await stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n" + chunk)
 
     async with trio.open_nursery() as nursery:
@@ -261,7 +289,9 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
             result = await call(*arguments, "--url", url)
             assert result.exit_code == 3
             if arguments == ("events",):
-                assert "(7 events came too fast)" in result.stderr
+                assert "(7 events came too fast)\n(9 events of invocations are gone)\n" in (
+                    result.stderr
+                )
         nursery.cancel_scope.cancel()
 
 

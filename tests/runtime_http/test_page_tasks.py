@@ -242,6 +242,45 @@ async def test_older_ones_come_when_asked_for(open_shop: OpenShop, visit: Visito
         await visit(shop.site, look, path=LIST)
 
 
+async def test_what_is_too_long_for_a_page_is_cut_and_it_is_said_where_all_of_it_is(
+    open_shop: OpenShop, visit: Visitor
+) -> None:
+    long = "\U0001f600" * 40_000  # a character that counts as two
+    async with open_shop() as shop:
+        ids = [(await shop.client.submit(name, {"words": long})) for name in ("echo", "fail")]
+        echoed, failed = [each.invocation_id for each in ids]
+
+        def look(page: Page) -> None:
+            for each in ("outcome", "arguments"):
+                note, shown = page.locator(f"#work-{each}-cut"), page.locator(f"#work-{each}")
+                expect(note).to_contain_text("The first 50,000 of 80,0")
+                text = shown.text_content() or ""
+                assert "\U0001f600" * 24_900 in text
+                assert 24_900 < len(text) <= 25_100
+                text.encode()  # no half of a character
+            path = f"/invocations/{echoed}/result"
+            link = page.locator("#work-outcome-cut a")
+            expect(link).to_have_text(f"GET {path}")
+            assert link.evaluate("e => e.href") == shop.site.address + path
+            # The button that closes it stays in the corner, whatever the title is.
+            head = page.locator("#work-detail .head")
+            name = page.locator("#work-detail-title")
+            name.evaluate("e => { e.textContent = 'a.very.long.name_of_a_task'.repeat(9); }")
+            title, close = (head.locator(each).bounding_box() for each in ("h2", "button"))
+            assert close["y"] < title["y"] + 5
+            assert close["x"] >= title["x"] + title["width"]
+            page.goto(f"{shop.site.address}{LIST}/{failed}")
+            expect(page.locator("#work-error-cut")).to_contain_text("The first 50,000 of")
+            page.goto(f"{shop.site.address}{LIST}/{shop.done}")
+            expect(page.locator("#work-outcome")).to_contain_text("<script>")
+            for each in ("outcome", "arguments", "error"):
+                expect(page.locator(f"#work-{each}-cut")).to_be_hidden()
+
+        for each in (echoed, failed):
+            await shop.site.application.state_backend.wait_over(each)
+        await visit(shop.site, look, path=f"{LIST}/{echoed}")
+
+
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1400)])
 async def test_the_list_can_be_read_everywhere(
     open_shop: OpenShop, visit: Visitor, scheme: Any, width: int

@@ -43,8 +43,13 @@ def leave(code: int) -> None:
 @app.task(cpu_bound=True)
 def say(text: str, folder: Path) -> Path:
     sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    sys.stderr.write(f"{text}, again\n")
     return folder / text
+
+
+@app.task(cpu_bound=True)
+def say_secret() -> None:
+    sys.stdout.write(f"it is {os.environ['WORKERS_SECRET']}\n")
 
 
 @app.task

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,8 @@ import trio
 from runtime import Application, Supervisor
 from runtime.exceptions import InvocationCancelledError, TaskError, TaskFailedError
 from runtime.invocation import InvocationStatus
+from runtime.process.host import Host
+from runtime.process.output import Line
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.supervision import Stage
 from runtime.tasks import Invocation, RunnerSettings, TaskHome
@@ -37,6 +40,20 @@ async def app(tasks: ModuleType) -> AsyncGenerator[Application]:
     with trio.fail_after(60):
         async with tasks.app as app:
             yield app
+
+
+@asynccontextmanager
+async def run_alone(
+    runner: RunnerSettings, tasks: ModuleType, host: Host | None = None
+) -> AsyncGenerator[None]:
+    """Run the tasks by *runner*, in a tree that has nothing else."""
+    home: TaskHome = tasks.app.tasks
+    supervisor = Supervisor(task_units(home, [runner], host=host))
+    async with MemoryStateBackend() as backend, trio.open_nursery() as nursery:
+        with home.using(backend):
+            nursery.start_soon(supervisor.run)
+            yield
+            supervisor.ask_stop_tree("all is done")
 
 
 async def statuses(invocation: Invocation[object]) -> list[str]:
@@ -76,6 +93,42 @@ async def test_they_run_in_processes_that_are_units_of_the_tree(
     assert [s.restarts for s in app.supervisor.statuses() if s.kind == "worker"] == [0, 0]
 
 
+async def test_what_they_print_is_shown_at_once_behind_their_name(
+    tasks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[str, str, str]] = []
+    monkeypatch.setenv("WORKERS_SECRET", "s3same")
+
+    def echo(name: str, lines: Sequence[Line]) -> None:
+        heard.extend((name, line.stream, line.text) for line in lines)
+
+    host = Host(echo=echo)
+    host.secrets.add(["s3same"])
+    with trio.fail_after(60):
+        async with run_alone(RunnerSettings(name="w", processes=1), tasks, host):
+            await (await tasks.say.submit("hello", tmp_path)).result()
+            await (await tasks.say_secret.submit()).result()
+            # They run still: nothing waits for a buffer to be full.
+            await until(lambda: len(heard) == 3)
+    assert sorted(heard) == [
+        ("w/cpu-0", "stderr", "hello, again"),
+        ("w/cpu-0", "stdout", "hello"),
+        ("w/cpu-0", "stdout", "it is ***"),
+    ]
+
+
+async def test_without_a_console_what_they_print_is_logged(
+    tasks: ModuleType, app: Application, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "runtime.tasks.workers")
+    await (await tasks.say.submit("hello", tmp_path)).result()
+    await until(lambda: len(caplog.messages) == 2)
+    names = {message.partition(": ")[0] for message in caplog.messages}
+    texts = {message.partition(": ")[2] for message in caplog.messages}
+    assert names < {"worker/cpu-0", "worker/cpu-1"}
+    assert texts == {"hello", "hello, again"}
+
+
 async def test_they_know_themselves_and_submit_others(tasks: ModuleType, app: Application) -> None:
     parent = await tasks.submit_others.submit([3, 4])
     me, three, four, once, again = await parent.result()
@@ -94,17 +147,9 @@ async def test_they_know_themselves_and_submit_others(tasks: ModuleType, app: Ap
 
 
 async def test_a_worker_is_replaced_after_so_many_calls(tasks: ModuleType) -> None:
-    home = TaskHome()
-    home.add(tasks.where)
-    tasks.where.home = home
-    runner = RunnerSettings(processes=1, recycle_after=2)
-    supervisor = Supervisor(task_units(home, [runner]))
     with trio.fail_after(60):
-        async with MemoryStateBackend() as backend, trio.open_nursery() as nursery:
-            with home.using(backend):
-                nursery.start_soon(supervisor.run)
-                pids = [await (await tasks.where.submit()).result() for _ in range(4)]
-                supervisor.ask_stop_tree("all is done")
+        async with run_alone(RunnerSettings(processes=1, recycle_after=2), tasks):
+            pids = [await (await tasks.where.submit()).result() for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
@@ -119,6 +164,34 @@ async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
     history = await invocation.history()
     reasons = [line.execution_context for line in history if line.execution_context]
     assert any("killed by SIGKILL" in reason for reason in reasons), reasons
+
+
+async def test_a_runner_that_is_restarted_has_workers_again(
+    tasks: ModuleType, app: Application, tmp_path: Path
+) -> None:
+    note, go_on = tmp_path / "pid", tmp_path / "go on"
+    with trio.fail_after(60), pytest.MonkeyPatch.context() as patch:
+        invocation = await tasks.work_hard.submit(go_on, note)
+        await until(note.exists)
+        note.unlink()
+        await app.supervisor.restart_unit("worker")  # by request: it is given back
+        await until(note.exists)
+        assert (await statuses(invocation))[3:5] == ["killed", "rerouted"]
+        note.unlink()
+
+        async def fail(*_: object) -> None:
+            patch.undo()
+            raise OSError("disk full")
+
+        patch.setattr(MemoryStateBackend, "heartbeat", fail)  # by a failure of its own
+        await until(note.exists)
+        go_on.touch()
+        assert await invocation.result() == "done"
+        assert "running_recovery" in await statuses(invocation)
+        assert app.supervisor.status("worker").restarts == 1
+        assert {each.name for each in app.supervisor.statuses() if each.kind == "worker"} == {
+            *("worker/cpu-0", "worker/cpu-1")
+        }
 
 
 async def test_what_kills_its_worker_again_and_again_ends_failed(

@@ -13,6 +13,8 @@ export const STATUSES = Object.keys(LOOKS);
 const OVER = new Set(["failed", "killed", "concurrency_controlled_final", "success"]);
 const RETRIED = new Set(["failed", "killed"]);
 const MOST_CHILDREN = 50;
+// A text of megabytes would hold up the whole page.
+const MOST_CHARACTERS = 50_000;
 
 export const lookOf = (status) => `stage-${LOOKS[status] ?? "waiting"}`;
 export const words = (status) => status.replaceAll("_", " ");
@@ -39,8 +41,9 @@ export class Invocation {
     this.facts = el("dl");
     const part = (title, id, kind) => {
       const shown = el(kind, { id });
-      const box = el("div", { hidden: true }, el("h3", {}, title), shown);
-      return { box, shown };
+      const cut = el("p", { class: "soft", id: `${id}-cut`, hidden: true });
+      const box = el("div", { hidden: true }, el("h3", {}, title), cut, shown);
+      return { box, shown, cut };
     };
     this.given = part("Arguments", "work-arguments", "pre");
     this.result = part("Result", "work-outcome", "pre");
@@ -91,7 +94,7 @@ export class Invocation {
       this.showFacts(stands);
       this.showFamily(stands, children);
       if (changed) {
-        this.showOutcome(outcome);
+        this.showOutcome(outcome, `${pathOf(id)}/result`);
         this.showHistory(lines);
         this.seen = mark;
       }
@@ -119,17 +122,25 @@ export class Invocation {
       ["priority", stands.priority || ""],
       ["workflow", stands.workflow],
     ]);
-    this.fill(this.given, Object.keys(stands.arguments ?? {}).length ? JSON.stringify(stands.arguments, null, 2) : "");
+    this.fill(this.given, Object.keys(stands.arguments ?? {}).length ? JSON.stringify(stands.arguments, null, 2) : "", pathOf(stands.invocation_id));
   }
 
-  fill({ box, shown }, text) {
-    setText(shown, text);
+  // What is too long for a page is cut, and `path` is where all of it is.
+  fill({ box, shown, cut }, text, path) {
+    const long = text.length > MOST_CHARACTERS;
+    setText(shown, long ? text.slice(0, MOST_CHARACTERS).replace(/[\ud800-\udbff]$/, "") : text);
     box.hidden = text === "";
+    cut.hidden = !long;
+    if (!long) return;
+    const words = `The first ${MOST_CHARACTERS.toLocaleString("en")} of ${text.length.toLocaleString("en")} characters; all of it is at `;
+    if (cut.dataset.mark === words + path) return; // a link that has the focus is to keep it
+    cut.dataset.mark = words + path;
+    cut.replaceChildren(words, el("a", { href: `..${path}` }, `GET ${path}`));
   }
 
-  showOutcome({ status, result, error }) {
-    this.fill(this.result, status === "success" ? JSON.stringify(result ?? null, null, 2) : "");
-    this.fill(this.error, error ? `${error.type}: ${error.message}${error.traceback ? `\n\n${error.traceback}` : ""}` : "");
+  showOutcome({ status, result, error }, path) {
+    this.fill(this.result, status === "success" ? JSON.stringify(result ?? null, null, 2) : "", path);
+    this.fill(this.error, error ? `${error.type}: ${error.message}${error.traceback ? `\n\n${error.traceback}` : ""}` : "", path);
   }
 
   showHistory(lines) {

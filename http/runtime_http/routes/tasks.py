@@ -63,7 +63,7 @@ def make_invocations(application: Application, shutdown: trio.Event) -> Blueprin
     def having(invocation_id: str) -> StoreInvocations:
         if not application.has_tasks:
             raise InvocationNotFoundError(invocation_id)
-        return StoreInvocations(application.tasks)
+        return StoreInvocations(application.tasks, application.secrets)
 
     @blueprint.get("")
     @validate_querystring(InvocationQuery)
