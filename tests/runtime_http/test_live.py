@@ -50,7 +50,7 @@ def append(journal: Journal[UnitEvent], count: int) -> None:
 
 
 def make_feed(journal: Journal[UnitEvent]) -> EventFeed:
-    def describe(entry: Entry[UnitEvent]) -> object:
+    def describe(entry: Entry[UnitEvent], newest: bool) -> object:
         return {"number": entry.sequence}
 
     return EventFeed(journal, lambda: {"last": journal.last}, describe)
@@ -195,7 +195,7 @@ async def test_events_are_encoded_once_and_snapshots_shared(autojump_clock: Any)
     feeding = EventFeed(
         journal,
         lambda: taken.append(journal.last),
-        lambda entry: described.append(entry.sequence),
+        lambda entry, _: described.append(entry.sequence),
     )
     shutdown = trio.Event()
     async with trio.open_nursery() as nursery:
