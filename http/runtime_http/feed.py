@@ -123,17 +123,26 @@ class _Reader:
         self._push = b""
         self._woken = trio.Event()
 
-    def take(self, chunks: Mapping[int, _Chunk]) -> None:
-        """Write to him what comes next, as long as he takes it."""
-        while self.write is not None and not self._push and (chunk := chunks.get(self.after)):
+    @property
+    def behind(self) -> bool:
+        """Whether he has not taken all that he was written."""
+        return bool(self._push)
+
+    def take(self, chunks: Mapping[int, _Chunk]) -> bool:
+        """Write to him what comes next, as long as he takes it.
+
+        Return whether he is to go on by himself: he has not taken what was left the last time.
+        """
+        if self.write is None:
+            return True
+        if self._push and not self.write(b""):
+            return True
+        self._push = b""
+        while not self._push and (chunk := chunks.get(self.after)) is not None:
             self.after, self.served_at = chunk.last, trio.current_time()
             if not self.write(chunk.data):
                 self._push = _PUSH
-
-    @property
-    def behind(self) -> bool:
-        """Whether something is left that he was written."""
-        return bool(self._push)
+        return False
 
     def wake(self) -> None:
         self._woken.set()
@@ -188,7 +197,8 @@ class EventFeed:
             await self._wanted.wait()
             self._wanted = trio.Event()
             try:
-                await self._journal.wait_next(self._published)
+                if not any(reader.behind for reader in self._waiting):
+                    await self._journal.wait_next(self._published)
             except StopAsyncIteration:
                 return
             await trio.sleep(_GATHER_SEC + len(self._waiting) * _PER_READER_SEC)
@@ -213,8 +223,7 @@ class EventFeed:
 
     def _serve(self, reader: _Reader) -> None:
         """Write to a reader what is new, or wake him to go on by himself."""
-        reader.take(self._chunks)
-        if reader.behind or reader.after < self._published:
+        if reader.take(self._chunks) or (not reader.behind and reader.after < self._published):
             del self._waiting[reader]
             reader.wake()
 
