@@ -230,7 +230,7 @@ def _pid(application: Application, status: UnitStatus) -> int | None:
     if application.pilot is None or status.kind != "process":
         return None
     process = application.pilot.get_process_by_name(status.name)
-    return None if process is None else process.get_status().pid or None
+    return None if process is None else process.pid or None
 
 
 def _finite(value: float) -> float | None:
