@@ -5,7 +5,7 @@ What h11 refuses is answered with a problem document like everything else.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import h11
 from hypercorn.events import RawData
@@ -48,8 +48,12 @@ class _Protocol(H11Protocol):
         What is left goes before whatever is sent next. To be called between two pieces that the
         application sends as usual, and never before the first of them has been sent.
         """
-        framed = self.connection.send_with_data_passthrough(h11.Data(data=data))
-        pieces = [self._held, *framed] if self._held else framed
+        connection = cast("h11.Connection", self.connection)  # of the two that Hypercorn knows
+        try:
+            framed = connection.send_with_data_passthrough(h11.Data(data=data))
+        except h11.LocalProtocolError:  # it has come to its end; who sends as usual is told so
+            return False
+        pieces = [self._held, *(framed or ())]
         taken = self._send_nowait(pieces)
         self._held = b"" if taken == sum(map(len, pieces)) else b"".join(pieces)[taken:]
         return not self._held

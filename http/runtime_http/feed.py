@@ -150,8 +150,8 @@ class _Reader:
     async def wait(self) -> bytes:
         """Return once he is woken, or has had nothing for long: what he is to be sent then."""
         self._woken, self.served_at = trio.Event(), trio.current_time()
-        while trio.current_time() < (until := self.served_at + ALIVE_SEC):
-            with trio.move_on_at(until):
+        while trio.current_time() < (deadline := self.served_at + ALIVE_SEC):
+            with trio.move_on_at(deadline):
                 await self._woken.wait()
                 data, self._push = self._push, b""
                 return data
