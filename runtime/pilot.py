@@ -78,6 +78,7 @@ class ProcessPilot(TreeBlock):
         if logger_config is not None:
             _late.logging_config().dictConfig(logger_config)
         self.manifest = manifest
+        self._members = manifest.members_by_name()
         self.process_poll_interval = process_poll_interval
         self._host = replace(
             host or Host(),
@@ -201,7 +202,7 @@ class ProcessPilot(TreeBlock):
 
         For the name of an entry with replicas it is the first of them.
         """
-        return next(iter(self.manifest.members(name)), None)
+        return next(iter(self._members.get(name, ())), None)
 
     @overload
     def get_running_process(self, process_id: None = None) -> list[ProcessStatus] | None: ...
@@ -272,7 +273,7 @@ class ProcessPilot(TreeBlock):
         signum = (
             signal_name if isinstance(signal_name, Signals) else Signals[known_signal(signal_name)]
         )
-        members = self.manifest.members(name)
+        members = self._members.get(name)
         if not members:
             raise UnknownUnitError(name, [process.name for process in self.manifest.processes])
         for process in members:

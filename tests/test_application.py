@@ -491,7 +491,7 @@ async def test_requirements_of_processes_and_services_have_their_conditions(
         Requirement("api-0"),
         Requirement("api-1"),
     )
-    process = manifest.members("q")[0]
+    process = manifest.members_by_name()["q"][0]
     assert process.dependencies == ["s", "s2"]
     assert process.requirements == (
         Requirement("s"),

@@ -26,6 +26,7 @@ from hypercorn.trio import serve as serve_by_hypercorn
 from bench.limits.services import Worker
 from runtime import Application, open_guard
 from runtime._listening import open_listeners, parse_bind
+from runtime.cli._garbage import look_seldom
 from runtime.manifest import Manifest
 from runtime.process.host import Host
 from runtime_http import HttpSettings, http_unit
@@ -202,6 +203,7 @@ def main(kind: str) -> None:
     """Run one of the servers."""
     if kind == "ours":
         guard = open_guard()  # as the command line does; from here on this is its child
+        look_seldom()  # likewise
         trio.run(run_ours, Host(orphans=guard.orphans))
     else:
         trio.run({"bare": run_bare, "served": run_served}[kind])

@@ -4,6 +4,9 @@ Neither HTTP/2 over plain TCP nor websockets: no route needs them, and each is a
 What h11 refuses is answered with a problem document like everything else.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
 import h11
 from hypercorn.events import RawData
 from hypercorn.protocol.events import Request
@@ -17,6 +20,8 @@ from hypercorn.utils import parse_socket_addr
 from .gate import complete_headers
 from .problems import CONTENT_TYPE, HttpProblem
 
+#: Under this name a request's state has what writes pieces of its answer's body at once.
+WRITER = "runtime_http.write_nowait"
 _DETAILS = {431: "the head of the request is too large"}
 
 
@@ -27,11 +32,35 @@ class _Protocol(H11Protocol):
     one send then, and sends are dear.
     """
 
-    _head = b""
+    _held = b""  #: what goes before the next send
+
+    def __init__(
+        self,
+        *of_hypercorn: Any,  # noqa: ANN401 - as it makes one itself
+        send_nowait: Callable[[Sequence[bytes]], int],
+    ) -> None:
+        super().__init__(*of_hypercorn)
+        self._send_nowait = send_nowait
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Send a piece of the body as far as the kernel takes it; return whether that was all.
+
+        What is left goes before whatever is sent next. To be called between two pieces that the
+        application sends as usual, and never before the first of them has been sent.
+        """
+        connection = cast("h11.Connection", self.connection)  # of the two that Hypercorn knows
+        try:
+            framed = connection.send_with_data_passthrough(h11.Data(data=data))
+        except h11.LocalProtocolError:  # it has come to its end; who sends as usual is told so
+            return False
+        pieces = [self._held, *(framed or ())]
+        taken = self._send_nowait(pieces)
+        self._held = b"" if taken == sum(map(len, pieces)) else b"".join(pieces)[taken:]
+        return not self._held
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
-            data = self._head + (self.connection.send(event) or b"")
+            data = self._held + (self.connection.send(event) or b"")
         except h11.LocalProtocolError:
             if self.connection.their_state is not h11.ERROR:
                 raise
@@ -39,7 +68,7 @@ class _Protocol(H11Protocol):
         waits = isinstance(event, h11.Response) and any(
             name == b"content-length" for name, _ in event.headers
         )
-        self._head = data if waits else b""
+        self._held = data if waits else b""
         if data and not waits:
             await self.send(RawData(data=data))
 
@@ -66,7 +95,7 @@ class _Protocol(H11Protocol):
                 http_version=request.http_version.decode(),
                 method=request.method.decode("ascii").upper(),
                 raw_path=request.target,
-                state=self.connection_state,
+                state=ConnectionState({**self.connection_state, WRITER: self.write_nowait}),
             )
         )
         self.keep_alive_requests += 1
@@ -108,6 +137,7 @@ class Connection(TCPServer):
                     client,
                     server,
                     self.protocol_send,
+                    send_nowait=self.stream.send_nowait,
                 )
                 await self.idle_task.restart(group, self._idle_timeout)
                 await self._read_data()

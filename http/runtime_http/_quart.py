@@ -1,6 +1,6 @@
 """The one place that knows that Quart runs on Trio by quart-trio, and how its errors are told."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from runtime._secrets import Secrets
 
+from ._http1 import WRITER
 from .openapi import SECURITY_SCHEMES, Provider
 from .problems import CONTENT_TYPE, HttpProblem, explain
 
@@ -95,6 +96,12 @@ def problem_response(problem: HttpProblem) -> Response:
     response = Response(problem.body(), status=problem.status, content_type=CONTENT_TYPE)
     response.headers.update(problem.headers)
     return response
+
+
+def body_writer() -> Callable[[bytes], bool] | None:
+    """Return what writes pieces of the answer's body without waiting, where the server has that."""
+    writer: Callable[[bytes], bool] | None = request.scope.get("state", {}).get(WRITER)
+    return writer
 
 
 def stream_response(events: AsyncIterator[bytes]) -> Response:

@@ -6,6 +6,8 @@ here, with streams that give up on such a client.
 """
 
 import logging
+import os
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -76,6 +78,16 @@ class _Stream:
 
     async def send_all(self, data: bytes) -> None:
         await self._sends.send(self._stream, data)
+
+    def send_nowait(self, pieces: Sequence[bytes]) -> int:
+        """Return how many bytes the kernel has taken; none of a connection that is gone.
+
+        Whoever sends next is told of that.
+        """
+        try:
+            return os.writev(self.socket.fileno(), pieces)
+        except OSError:
+            return 0
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()

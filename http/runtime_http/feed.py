@@ -1,15 +1,18 @@
 """The events of a tree as server-sent events, encoded once for however many readers there are.
 
-A reader is a place in the journal and nothing else. What is new is cut into pieces that all readers
-are sent as they are; a reader that came in between is led to the next cut first. Whoever is too
-slow for it, so that events are gone before he comes to them, is told so by a ``resync`` event with
-a snapshot of how all stands; where those that are gone were of invocations alone, which a snapshot
-says nothing of, by an event ``missed``.
+A reader is a place in the journal and little else. What is new is cut into pieces that all readers
+are sent as they are; a reader that came in between is led to the next cut first. Who has had all
+before is written a piece by the task that cuts them: to wake a task for each of hundreds of readers
+takes many times what the kernel takes. His own goes on where he is new, or does not take it all.
+
+Whoever is so slow that events are gone before he comes to them is told so by a ``resync`` event
+with a snapshot of how all stands; where those that are gone were of invocations alone, which a
+snapshot says nothing of, by an event ``missed``.
 """
 
 import json
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
 
@@ -24,14 +27,20 @@ _GATHER_SEC = 0.05
 _MOST_AT_ONCE = 500
 #: How many pieces are kept for readers that are behind.
 _CHUNKS_KEPT = 16
-#: How much longer for each reader, and how many readers are woken before others have their turn.
+#: How much longer for each reader, and how many are served before others have their turn.
 _PER_READER_SEC = 0.001
-_WOKEN_AT_ONCE = 20
+_SERVED_AT_ONCE = 20
 #: For how long a snapshot is good for others, if nothing happens.
 _SHARED_SEC = 0.5
 #: A comment is sent after so many seconds without an event, so that a dead connection is noticed.
 ALIVE_SEC = 15.0
 ALIVE = b": alive\n\n"
+# A comment before the next event, which pushes out what a reader did not take at once.
+_PUSH = b":\n"
+
+#: Writes a piece without waiting, and returns whether all of it has been taken. What has not is
+#: kept, and goes before whatever is sent next.
+Write = Callable[[bytes], bool]
 
 
 def encode(kind: str, data: object, number: int | None = None) -> bytes:
@@ -39,8 +48,11 @@ def encode(kind: str, data: object, number: int | None = None) -> bytes:
     return _frame(kind, _to_json(data), number)
 
 
+_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
+
+
 def _to_json(data: object) -> bytes:
-    return json.dumps(data, default=str, separators=(",", ":")).encode()
+    return _ENCODER.encode(data).encode()
 
 
 def _frame(kind: str, data: bytes, number: int | None) -> bytes:
@@ -94,18 +106,71 @@ class _Chunk(NamedTuple):
     data: bytes
 
 
+def _newest_of_each(entries: list[Entry[UnitEvent]]) -> set[int]:
+    """Return the numbers of the newest entry of each unit."""
+    return set({entry.item.unit: entry.sequence for entry in entries}.values())
+
+
+class _Reader:
+    """One that has had all up to number *after*, and may be given more by *write*."""
+
+    __slots__ = ("_push", "_woken", "after", "served_at", "write")
+
+    def __init__(self) -> None:
+        self.after = 0
+        self.served_at = 0.0
+        self.write: Write | None = None
+        self._push = b""
+        self._woken = trio.Event()
+
+    @property
+    def behind(self) -> bool:
+        """Whether he has not taken all that he was written."""
+        return bool(self._push)
+
+    def take(self, chunks: Mapping[int, _Chunk]) -> bool:
+        """Write to him what comes next, as long as he takes it.
+
+        Return whether he is to go on by himself: he has not taken what was left the last time.
+        """
+        if self.write is None:
+            return True
+        if self._push and not self.write(b""):
+            return True
+        self._push = b""
+        while not self._push and (chunk := chunks.get(self.after)) is not None:
+            self.after, self.served_at = chunk.last, trio.current_time()
+            if not self.write(chunk.data):
+                self._push = _PUSH
+        return False
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def wait(self) -> bytes:
+        """Return once he is woken, or has had nothing for long: what he is to be sent then."""
+        self._woken, self.served_at = trio.Event(), trio.current_time()
+        while trio.current_time() < (deadline := self.served_at + ALIVE_SEC):
+            with trio.move_on_at(deadline):
+                await self._woken.wait()
+                data, self._push = self._push, b""
+                return data
+        return ALIVE
+
+
 class EventFeed:
     """Sends the events of *journal* to any number of readers; `run` gathers and encodes them.
 
-    *snapshot* says how all stands now, *describe* what is sent of an event. How long events are
-    gathered grows with the number of readers: to serve them takes a share of the time and no more.
+    *snapshot* says how all stands now, *describe* what is sent of an event; it is told whether that
+    is the newest of its unit. How long events are gathered grows with the number of readers: to
+    serve them takes a share of the time and no more.
     """
 
     def __init__(
         self,
         journal: Journal[UnitEvent],
         snapshot: Callable[[], object],
-        describe: Callable[[Entry[UnitEvent]], object],
+        describe: Callable[[Entry[UnitEvent], bool], object],
     ) -> None:
         self._journal, self._snapshot, self._describe = journal, snapshot, describe
         self._encoded: OrderedDict[int, bytes] = OrderedDict()
@@ -113,7 +178,7 @@ class EventFeed:
         self._published = journal.last
         self._ended = False
         self._following = 0
-        self._readers = trio.lowlevel.ParkingLot()
+        self._waiting: dict[_Reader, None] = {}  # who has had all there is
         self._wanted = trio.Event()
         self._standing = (-1, 0.0, b"")
 
@@ -124,73 +189,101 @@ class EventFeed:
             await shutdown.wait()
             nursery.cancel_scope.cancel()
         self._ended = True
-        self._readers.unpark_all()
+        for reader in self._waiting:
+            reader.wake()
 
     async def _publish_all(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
             try:
-                await self._journal.wait_next(self._published)
+                if not any(reader.behind for reader in self._waiting):
+                    await self._journal.wait_next(self._published)
             except StopAsyncIteration:
                 return
-            await trio.sleep(_GATHER_SEC + len(self._readers) * _PER_READER_SEC)
+            await trio.sleep(_GATHER_SEC + len(self._waiting) * _PER_READER_SEC)
             await self._publish()
 
     async def _publish(self) -> None:
-        for number, entry in enumerate(self._journal.after(self._published, _KEPT)):
-            if number % _WOKEN_AT_ONCE == 0:
+        """Encode what is new and serve the readers; all else has its turns meanwhile."""
+        news = self._journal.after(self._published, _KEPT)
+        newest = _newest_of_each(news)
+        for number, entry in enumerate(news):
+            if number % _SERVED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-            self._encode(entry)
+            self._encode(entry, newest=entry.sequence in newest)
         self._cut()
-        # A few at a time: whatever else is to be done has its turn between them.
-        for _ in range(0, len(self._readers), _WOKEN_AT_ONCE):
-            self._readers.unpark(count=_WOKEN_AT_ONCE)
-            await trio.lowlevel.checkpoint()
+        for number, reader in enumerate(list(self._waiting)):
+            if number % _SERVED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if reader in self._waiting:
+                self._serve(reader)
+        if self._waiting:
+            self._wanted.set()
+
+    def _serve(self, reader: _Reader) -> None:
+        """Write to a reader what is new, or wake him to go on by himself."""
+        if reader.take(self._chunks) or (not reader.behind and reader.after < self._published):
+            del self._waiting[reader]
+            reader.wake()
 
     def _cut(self) -> None:
         """Encode what is new, in pieces that all readers share."""
         while self._published < self._journal.last:
             entries = _unbroken(self._journal.after(self._published, _MOST_AT_ONCE))
             after, self._published = entries[0].sequence - 1, entries[-1].sequence
-            data = b"".join(map(self._encode, entries))
+            newest = _newest_of_each(entries)
+            data = b"".join(self._encode(e, newest=e.sequence in newest) for e in entries)
             self._chunks[after] = _Chunk(self._published, data)
         # For who is further behind, pieces are put together from what is kept of the events.
         while len(self._chunks) > _CHUNKS_KEPT:
             self._chunks.popitem(last=False)
 
-    async def stream(self, after: int | None) -> AsyncGenerator[bytes]:
+    async def stream(self, after: int | None, write: Write | None = None) -> AsyncGenerator[bytes]:
         """Yield what to send, until the end: the events after number *after*.
 
         Without a number, or with one that is yet to come, it begins with a snapshot. Whoever comes
         too late for an event gets a ``resync`` with a snapshot in its place.
+
+        What is yielded is taken to be sent when the next piece is asked for. With *write*, what
+        comes after the first piece goes there as long as all of it is taken.
         """
         if not self._following:  # what nobody has followed is in no piece
             self._published = self._journal.last
             self._chunks.clear()
         self._following += 1
+        reader = _Reader()
         try:
             if after is None or after > self._journal.last:
-                after, data = self._begin()
-                yield _frame("snapshot", data, after)
-            while True:
-                if self._published > after or (self._ended and self._journal.last > after):
-                    after, data = self._next(after)
-                    yield data
-                elif self._ended:
-                    return
-                elif not await self._wait():
-                    yield ALIVE
+                reader.after, data = self._begin()
+                yield _frame("snapshot", data, reader.after)
+                reader.write = write
+            else:
+                reader.after = after
+            while (piece := await self._wait_piece(reader)) is not None:
+                yield piece
+                reader.write = write
         finally:
             self._following -= 1
 
-    async def _wait(self) -> bool:
-        """Return whether there may be something new, and not just nothing for a while."""
+    async def _wait_piece(self, reader: _Reader) -> bytes | None:
+        """Return what a reader is to be sent next once there is something, None at the end."""
+        while True:
+            if reader.after < (self._journal.last if self._ended else self._published):
+                reader.after, data = self._next(reader.after)
+                return data
+            if self._ended:
+                return None
+            if data := await self._wait(reader):
+                return data
+
+    async def _wait(self, reader: _Reader) -> bytes:
         self._wanted.set()
-        with trio.move_on_after(ALIVE_SEC):
-            await self._readers.park()
-            return True
-        return False
+        self._waiting[reader] = None
+        try:
+            return await reader.wait()
+        finally:
+            self._waiting.pop(reader, None)
 
     def _next(self, after: int) -> tuple[int, bytes]:
         chunk = self._chunks.get(after)
@@ -205,7 +298,7 @@ class EventFeed:
         told = _frame("missed", b'{"missed":%d}' % missed, None) if missed else b""
         # To the next place where all are: from there on there is a piece for this one as well.
         entries = entries[: self._to_boundary(entries[0].sequence - 1)]
-        return entries[-1].sequence, told + b"".join(map(self._encode, entries))
+        return entries[-1].sequence, told + b"".join(self._encode(e, newest=True) for e in entries)
 
     def _to_boundary(self, after: int) -> int | None:
         return next((start - after for start in self._chunks if start > after), None)
@@ -224,10 +317,10 @@ class EventFeed:
             self._standing = (self._journal.last, now + _SHARED_SEC, data)
         return data
 
-    def _encode(self, entry: Entry[UnitEvent]) -> bytes:
+    def _encode(self, entry: Entry[UnitEvent], *, newest: bool) -> bytes:
         known = self._encoded.get(entry.sequence)
         if known is None:
-            known = encode(str(entry.item.kind), self._describe(entry), entry.sequence)
+            known = encode(str(entry.item.kind), self._describe(entry, newest), entry.sequence)
             self._encoded[entry.sequence] = known
             if len(self._encoded) > _KEPT:
                 self._encoded.popitem(last=False)

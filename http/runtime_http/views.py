@@ -155,8 +155,20 @@ def _news(event: InvocationEvent) -> InvocationNewsView:
     )
 
 
+_OF_EVENT = [name for name in EventView.model_fields if name not in ("number", "invocation")]
+
+
+def _tell(number: int, event: UnitEvent) -> dict[str, Any]:
+    """Return what `EventView` shows of an event, as JSON has it; there are many."""
+    told = {"number": number, **{name: getattr(event, name) for name in _OF_EVENT}}
+    told["timestamp"] = event.timestamp.isoformat().replace("+00:00", "Z")
+    if isinstance(event, InvocationEvent):
+        told["invocation"] = _news(event).model_dump(mode="json")
+    return told
+
+
 class EventDescriber:
-    """Tells of events of *application*, each with how its unit, and the whole tree, stand now.
+    """Tells of events of *application*; the newest of a unit, with how it and the tree stand now.
 
     To look at the whole tree takes a while, so that is done once for all events that are told of
     before there are more.
@@ -168,16 +180,16 @@ class EventDescriber:
         self._whole: dict[str, Any] = {}
         self._units: dict[str, Any] = {}
 
-    def __call__(self, entry: Entry[UnitEvent]) -> dict[str, Any]:
+    def __call__(self, entry: Entry[UnitEvent], newest: bool) -> dict[str, Any]:
         """Return what is told of an event."""
+        told = _tell(entry.sequence, entry.item)
+        if not newest and entry.item.unit:
+            return told
         supervisor = self._application.supervisor
         if self._last != supervisor.events.last:
             self._last, self._units = supervisor.events.last, {}
             self._whole = {"state": self._application.state, "stopping": supervisor.stopping}
-        event = view_event(entry.sequence, entry.item).model_dump(mode="json")
-        if event["invocation"] is None:  # it is of a unit, as most are
-            del event["invocation"]
-        return {**event, **self._whole, "now": self._stand(entry.item.unit)}
+        return {**told, **self._whole, "now": self._stand(entry.item.unit)}
 
     def _stand(self, name: str) -> Any:  # noqa: ANN401 - as JSON has it
         if name not in self._units:
@@ -218,7 +230,7 @@ def _pid(application: Application, status: UnitStatus) -> int | None:
     if application.pilot is None or status.kind != "process":
         return None
     process = application.pilot.get_process_by_name(status.name)
-    return None if process is None else process.get_status().pid or None
+    return None if process is None else process.pid or None
 
 
 def _finite(value: float) -> float | None:

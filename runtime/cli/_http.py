@@ -1,8 +1,9 @@
 """The HTTP server of a tree that the command line runs: loaded late, noted in the run directory."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 import trio
 
@@ -12,6 +13,8 @@ from runtime.application import Application
 from runtime.run_directory import HTTP_FILE, RunDirectory, forget_file, note_in_file, read_token
 from runtime.supervision.restart import RestartPolicy, RestartWhen
 from runtime.supervision.unit import Unit, UnitHandle
+
+from ._garbage import look_seldom
 
 NAME = KIND = "http"
 # To load a web server takes as long as to start a hundred processes: they go first, for a moment.
@@ -35,7 +38,7 @@ def http_face(
     async def run(*, task_status: UnitHandle) -> None:
         with trio.move_on_after(_HEAD_START_SEC):
             await application.supervisor.wait_others_settled(name)
-        served = await trio.to_thread.run_sync(_late.http_server, abandon_on_cancel=True)
+        served = await trio.to_thread.run_sync(_load, abandon_on_cancel=True)
         token = await trio.to_thread.run_sync(read_token, directory.path)
         settings = served.HttpSettings(
             token=token,
@@ -54,6 +57,13 @@ def http_face(
         keeps_alive=False,
         stops_last=True,
     )
+
+
+@cache  # what is loaded once more is there already, and what runs does not stay
+def _load() -> ModuleType:
+    server = _late.http_server()
+    look_seldom()
+    return server
 
 
 def _announce(folder: Path, say: Callable[[str], None], address: str | None) -> None:

@@ -1,6 +1,5 @@
 """The command `run`: manifest, lock, and then the tree. It is imported below the guard only."""
 
-import gc
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +29,7 @@ from runtime.run_directory import (
 from runtime.supervision.graph import Stage
 
 from ._console import Console
+from ._garbage import look_seldom
 from ._http import http_face
 from ._load import WRONG, load_or_tell
 from ._logging import log_to_console
@@ -58,8 +58,7 @@ def run(
 
     *http* stands in the place of what the manifest says of that, and *no_http* serves none.
     """
-    gc.freeze()  # what has been imported
-    gc.enable()
+    look_seldom()
     loaded = load_or_tell(manifest)
     if loaded is None:
         return WRONG

@@ -176,9 +176,13 @@ class ProcessManifest(BaseModel):
         """Return the entries of all kinds: their names share one space, and they one graph."""
         return self.processes
 
-    def members(self, name: str) -> list[Process]:
-        """Return the process of this name, or all replicas of the entry of this name."""
-        return [p for p in self.processes if name in (p.name, p.replica_of)]
+    def members_by_name(self) -> dict[str, list[Process]]:
+        """Return each process by its name, and all replicas of an entry by that of the entry."""
+        found: dict[str, list[Process]] = {}
+        for process in self.processes:
+            for name in {process.name, process.replica_of or process.name}:
+                found.setdefault(name, []).append(process)
+        return found
 
     def unit_names(self, name: str) -> list[str]:
         """Return the units that *name* stands for: one, all replicas of an entry, or a group."""

@@ -68,7 +68,10 @@ class _Run:
                 process.note_ended(child.returncode)
                 await call_last_hooks(process, PopenView(child), self._host, task_status)
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # or it would keep this frame, and this frame it
 
     def _open_notify_socket(
         self, unit: UnitHandle

@@ -119,24 +119,32 @@ class Keeper:
 
     async def _run_once(self) -> None:
         slot = self._slot
-        error: Exception | None = None
         if not self._begin():
             return
+        error = await self._run_generation()
+        if error is None and not slot.stop_due and slot.ready is None:
+            error = EndedBeforeReadyError(slot.unit.name)
+        self._leave(error)
+        self._judge_end(error)
+
+    async def _run_generation(self) -> Exception | None:
+        """Run the body once; return what it has raised.
+
+        No frame that its traceback leads to may hold it, or both stay until a search for garbage.
+        """
+        slot = self._slot
         try:
             with self._tree.budget.open_child() as slot.budget:
                 await self._run_body(slot.budget)
         except Exception as raised:  # noqa: BLE001 - the edge of a unit: whatever it is is judged
-            error = raised
+            return raised
         except BaseException as raised:
             # Cancelled for good from above, or something no supervisor may catch.
             self._leave(None)
             slot.wanted = False
             self._close_cycle(slot.unit.lifecycle.stages.failed, cut_off_by(raised))
             raise
-        if error is None and not slot.stop_due and slot.ready is None:
-            error = EndedBeforeReadyError(slot.unit.name)
-        self._leave(error)
-        self._judge_end(error)
+        return None
 
     def _leave(self, error: Exception | None) -> None:
         slot = self._slot

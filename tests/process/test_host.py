@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from runtime import _procfs
 from runtime.plugin import Plugin
+from runtime.process.child import Child
 from runtime.process.host import Host
 
 
@@ -66,6 +70,42 @@ async def test_what_a_process_prints_can_be_echoed_with_its_name(make_pilot: Any
     )
     await pilot.start()
     assert echoed == [("a", ["one"]), ("b", ["two"])]
+
+
+class Turns(trio.abc.Instrument):
+    """Counts what is done in each turn of the loop."""
+
+    def __init__(self) -> None:
+        self.done = [0]
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.done.append(0)
+
+
+async def test_when_many_end_at_once_a_few_are_taken_up_in_each_turn_of_the_loop(
+    room: Any,
+) -> None:
+    turns = Turns()
+
+    async def see_end(child: Child) -> None:
+        await child.wait_exit()
+        turns.done[-1] += 1
+
+    async with AsyncExitStack() as stack:
+        sleep = room.command("/bin/sleep", 60)
+        children = [await stack.enter_async_context(room.open(sleep)) for _ in range(14)]
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                nursery.start_soon(see_end, child)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(turns)
+            for child in children:
+                os.kill(child.pid, signal.SIGKILL)
+            for child in children:  # without a turn of the loop: it sees all of them at once
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - at once
+        trio.lowlevel.remove_instrument(turns)
+    assert sum(turns.done) == len(children)
+    assert max(turns.done) == room.host.exits.total_tokens == 4
 
 
 async def test_blocking_plugins_do_not_hold_up_a_spawn(make_pilot: Any, sh: Any, look: Any) -> None:

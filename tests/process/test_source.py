@@ -180,9 +180,9 @@ def test_an_entry_with_replicas_stands_for_as_many_processes(write: Write) -> No
     assert by_name["db-0"].env == {"REPLICA": "mine"}
     assert by_name["web"].dependencies == [by_name["api-0"], by_name["api-1"]]
     assert {r.condition for r in by_name["web"].requirements} == {Condition.STARTED}
-    assert [p.name for p in manifest.members("api")] == ["api-0", "api-1"]
-    assert [p.name for p in manifest.members("web")] == ["web"]
-    assert manifest.members("nobody") == []
+    assert [p.name for p in manifest.members_by_name()["api"]] == ["api-0", "api-1"]
+    assert [p.name for p in manifest.members_by_name()["web"]] == ["web"]
+    assert "nobody" not in manifest.members_by_name()
 
 
 def test_a_dump_of_a_manifest_with_replicas_reads_as_the_same(write: Write) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -51,6 +52,24 @@ def pid_of(pilot: ProcessPilot, name: str) -> int:
 def facts(pilot: ProcessPilot, name: str, kind: EventKind) -> list[str]:
     events = [entry.item for entry in pilot.supervisor.events.tail()]
     return [event.reason for event in events if (event.unit, event.kind) == (name, kind)]
+
+
+async def test_a_restart_leaves_nothing_that_only_a_search_for_garbage_would_find(
+    make_pilot: Any, sh: Any, look: Any
+) -> None:
+    pilot = make_pilot(sh(SLEEP, **AT_ONCE))
+    async with running(pilot):
+        pid = await look.generation(pilot, "p", 1)
+        gc.collect()
+        gc.disable()
+        try:
+            for generation in range(2, 7):
+                os.kill(pid, signal.SIGKILL)
+                pid = await look.generation(pilot, "p", generation)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 5  # of a restart, not even one
 
 
 # --- what follows an end --------------------------------------------------------------------------

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h11
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -50,7 +53,7 @@ def append(journal: Journal[UnitEvent], count: int) -> None:
 
 
 def make_feed(journal: Journal[UnitEvent]) -> EventFeed:
-    def describe(entry: Entry[UnitEvent]) -> object:
+    def describe(entry: Entry[UnitEvent], newest: bool) -> object:
         return {"number": entry.sequence}
 
     return EventFeed(journal, lambda: {"last": journal.last}, describe)
@@ -173,6 +176,69 @@ async def test_a_comment_comes_when_nothing_happens(autojump_clock: Any) -> None
     assert got == [feed.ALIVE] * 3
 
 
+async def test_who_takes_all_he_is_written_is_not_woken(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](1_000)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[bytes] = []
+    written: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        written.append(data)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(collect, feeding.stream(None, write), got)
+        await wait_all_tasks_blocked()
+        for _ in range(300):  # longer than a comment would take to come
+            append(journal, 2)
+            await trio.sleep(0.1)
+        assert len(got) == 1  # the snapshot
+        numbers = [int(n) for n in re.findall(rb"^id: (\d+)$", b"".join(written), re.MULTILINE)]
+        assert numbers == list(range(1, journal.last + 1))
+        await trio.sleep(feed.ALIVE_SEC + 1)
+        assert got[1:] == [feed.ALIVE]
+        append(journal, 1)
+        shutdown.set()
+    assert len(got) == 3  # what happens last goes the long way
+
+
+async def test_who_does_not_take_what_was_left_goes_on_by_himself(autojump_clock: Any) -> None:
+    journal = Journal[UnitEvent](1_000)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    taking = iter([True, False, True, False, False])
+    written: list[tuple[bytes, bool]] = []
+    pieces: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        written.append((data, next(taking)))
+        return written[-1][1]
+
+    async def read() -> None:
+        pieces.extend([piece async for piece in feeding.stream(None, write)])
+
+    def told(number: int) -> bytes:
+        return feed.encode("noted", {"number": number}, number)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(read)
+        for _ in range(3):
+            await trio.sleep(1)
+            append(journal, 1)
+        await trio.sleep(1)
+        shutdown.set()
+    # The second was left in part, and taken at the next look; the third was not.
+    assert written == [
+        (told(1), True),
+        (told(2), False),
+        (b"", True),
+        (told(3), False),
+        (b"", False),
+    ]
+    assert pieces[1:] == [b":\n"]
+
+
 async def test_the_end_of_the_journal_ends_nobody_before_the_shutdown(autojump_clock: Any) -> None:
     journal = Journal[UnitEvent](10)
     feeding, shutdown = make_feed(journal), trio.Event()
@@ -195,7 +261,7 @@ async def test_events_are_encoded_once_and_snapshots_shared(autojump_clock: Any)
     feeding = EventFeed(
         journal,
         lambda: taken.append(journal.last),
-        lambda entry: described.append(entry.sequence),
+        lambda entry, _: described.append(entry.sequence),
     )
     shutdown = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -302,6 +368,59 @@ async def test_a_reader_that_stops_reading_is_given_up(
             while piece := await deaf.receive_some():
                 got += len(piece)
         assert got < 20_000 * 200  # less than what there was
+
+
+async def test_what_is_taken_in_part_arrives_whole(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, in_part, go = _serving._Stream.send_nowait, trio.Event(), trio.Event()
+
+    def watch(stream: _serving._Stream, pieces: Sequence[bytes]) -> int:
+        taken = write(stream, pieces)
+        if 0 < taken < sum(map(len, pieces)):
+            in_part.set()
+        return taken
+
+    monkeypatch.setattr(_serving._Stream, "send_nowait", watch)
+
+    async def talk(*, task_status: UnitHandle) -> None:
+        task_status.started()
+        await go.wait()
+        for _ in range(400):
+            task_status.note("something" * 1_000)
+        task_status.note("the end")
+        await trio.sleep_forever()
+
+    async with serve(units=[Unit(name="talker", body=talk)]) as site:
+        client, text = h11.Connection(h11.CLIENT), bytearray()  # it minds the chunks
+        async with await site.connect() as stream:
+            request = h11.Request(method="GET", target="/events", headers=[("host", "localhost")])
+            await stream.send_all((client.send(request) or b"") + client.send(h11.EndOfMessage()))
+            while b"the end" not in text[-1_000:]:
+                event = client.next_event()
+                if event is h11.NEED_DATA:
+                    client.receive_data(await stream.receive_some())
+                elif isinstance(event, h11.Data):
+                    text += event.data
+                    if not go.is_set():
+                        go.set()
+                        await in_part.wait()  # until then nothing is read
+    numbers = [int(number) for number in re.findall(rb"^id: (\d+)$", text, re.MULTILINE)]
+    assert len(numbers) > 400
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+async def test_events_that_come_together_say_once_how_their_unit_stands(serve: Serve) -> None:
+    async with serve(MANIFEST) as site, follow(site, "/events") as events:
+        await anext(events)
+        await site.post("/processes/db/restart")
+        seen = [(await anext(events))["data"]]
+        while seen[-1]["new"] != "running":
+            seen.append((await anext(events))["data"])
+        shown = [event["now"]["state"] for event in seen if "now" in event]
+        assert 1 <= len(shown) < len(seen)
+        assert shown[-1] == "running"
+        assert all(("now" in event) == ("stopping" in event) for event in seen)
 
 
 async def test_a_reader_that_stops_reading_holds_up_no_stop(serve: Serve) -> None:

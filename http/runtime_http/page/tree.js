@@ -80,6 +80,7 @@ export class Tree extends EventTarget {
 
   note(event) {
     this.remember(event);
+    if (event.now === undefined) return; // a later event of the unit says how it stands
     if (event.now) this.units.set(event.unit, complete(event.now));
     else if (event.unit) this.units.delete(event.unit);
     if (event.state) this.state = event.state;
