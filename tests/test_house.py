@@ -84,8 +84,8 @@ def test_what_runs_before_trio_needs_the_standard_library_alone(module: str) -> 
     ("call", "rooms"),
     [
         pytest.param("Popen", {"runtime.process.spawn"}, id="one place spawns"),
-        # spawn only undoes a start that failed half way, and what the guard has of the last, by
-        # which it kills what is left of a tree, comes after everything.
+        # spawn only undoes a start that failed half way, and what a whole tree has left is killed
+        # when nothing else is there any more.
         pytest.param(
             "killpg",
             {"runtime.process.child", "runtime.process.spawn", "runtime._procfs"},
