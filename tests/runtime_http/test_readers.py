@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -34,7 +35,12 @@ def rage(site: Site, seconds: float) -> tuple[float, int]:
 
 
 def memory_of(program: psutil.Process) -> int:
-    return sum(p.memory_info().rss for p in program.children(recursive=True) if "bench" in name(p))
+    """Return the memory of the site, in bytes: of all below *program* what is part of the bench."""
+    found = 0
+    for process in program.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # in a storm many come and go
+            found += process.memory_info().rss if "bench" in name(process) else 0
+    return found
 
 
 def name(process: psutil.Process) -> str:

@@ -295,7 +295,8 @@ class World:
 
     def going_with(self, origin: str, steady: dict[str, Life]) -> set[Life]:
         """Return who has to be restarted with *origin*, which has ended or is restarted."""
-        stage = self.supervisor.status(origin).stage
+        known = origin in self.supervisor.names
+        stage = self.supervisor.status(origin).stage if known else None
         to_visit, found = [origin], set[str]()
         while to_visit:
             name = to_visit.pop()
@@ -319,7 +320,10 @@ class World:
             going |= {steady[name]} if name in steady else set()
         crashed = [n for n, g in ended if n in self.plans and (n, g) not in self.due | going]
         for origin in crashed:
-            going |= self.going_with(origin, steady)
+            if origin in self.supervisor.names:
+                going |= self.going_with(origin, steady)
+            else:  # it has ended by itself, or because it was removed meanwhile
+                self.allowed |= self.going_with(origin, steady)
         if len(crashed) > 1 or self.blurred:
             self.allowed |= {(n, g + k) for n, g in going for k in range(3)}
         else:
