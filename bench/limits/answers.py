@@ -98,24 +98,24 @@ def open_program(*command: str) -> Generator[tuple[IO[str], IO[str]]]:
 
 def size_of(site: Site, path: str) -> int:
     """Return how many bytes *site* answers at *path*."""
-    with Load(site.port, path, connections=1) as load:
-        load.run(0)
-        return load.size
+    load = Load(site.port, path, connections=1)
+    load.run(0)
+    return load.size
 
 
 def _compare(what: str, sides: list[tuple[Site, str]], runs: int, turn_sec: float) -> Pair:
     """Measure the milliseconds of cpu of `_REQUESTS` requests, side by side."""
     pair = Pair(what)
     (ours, path), (limit, limits_path) = sides
-    with Load(ours.port, path) as load, Load(limit.port, limits_path) as limits_load:
-        for run in range(runs + 1):
-            turns = [
-                (_cost(ours, load, turn_sec), _cost(limit, limits_load, turn_sec))
-                for _ in range(_TURNS)
-            ]
-            if run > 0:  # the first warms up
-                pair.ours.append(mean(turn[0] for turn in turns))
-                pair.limit.append(mean(turn[1] for turn in turns))
+    load, limits_load = Load(ours.port, path), Load(limit.port, limits_path)
+    for run in range(runs + 1):
+        turns = [
+            (_cost(ours, load, turn_sec), _cost(limit, limits_load, turn_sec))
+            for _ in range(_TURNS)
+        ]
+        if run > 0:  # the first warms up
+            pair.ours.append(mean(turn[0] for turn in turns))
+            pair.limit.append(mean(turn[1] for turn in turns))
     return pair
 
 
@@ -138,12 +138,12 @@ def _compare_storms(sides: list[tuple[Site, str]], runs: int, turn_sec: float) -
     both = Pair(f"{storm}, against a bare app beside {MANY} of `open_process`")
     for _ in range(runs):
         for pair, (site, path) in zip((own, bare), sides, strict=True):
-            with Load(site.port, path) as load:
-                load.run(turn_sec)
-                pair.limit.append(_late(load.run(turn_sec * _TURNS)))
-                site.say("storm", "begun")
-                pair.ours.append(_late(load.run(turn_sec * _TURNS)))
-                site.say("quiet", "ended")
+            load = Load(site.port, path)
+            load.run(turn_sec)
+            pair.limit.append(_late(load.run(turn_sec * _TURNS)))
+            site.say("storm", "begun")
+            pair.ours.append(_late(load.run(turn_sec * _TURNS)))
+            site.say("quiet", "ended")
         both.ours.append(own.ours[-1])
         both.limit.append(bare.ours[-1])
     yield from (own, bare, both)

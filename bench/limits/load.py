@@ -4,7 +4,8 @@ import selectors
 import socket
 import time
 from collections.abc import Sequence
-from typing import Final, Self
+from contextlib import ExitStack
+from typing import Final
 
 CONNECTIONS: Final = 16
 _END: Final = b"\r\n\r\n"
@@ -15,29 +16,30 @@ _LENGTH: Final = b"\r\ncontent-length:"
 class Load:
     """Connections to a server of this host, each with one request under way at a time.
 
-    A `with` block; answers have to be 200 and to have a length.
+    Answers have to be 200 and to have a length. Each run has connections of its own: a server may
+    close one after some thousand requests.
     """
 
     def __init__(self, port: int, path: str, connections: int = CONNECTIONS) -> None:
         self.request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode()
-        self._sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
-        for each in self._sockets:
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.size = 0  #: bytes of the body of the last answer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for each in self._sockets:
-            each.close()
+        self._port, self._connections = port, connections
 
     def run(self, seconds: float) -> list[float]:
         """Ask for so long on all connections; return how many seconds each answer took."""
+        with ExitStack() as stack:
+            return self._ask([self._connect(stack) for _ in range(self._connections)], seconds)
+
+    def _connect(self, stack: ExitStack) -> socket.socket:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", self._port)))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _ask(self, connections: Sequence[socket.socket], seconds: float) -> list[float]:
         taken: list[float] = []
         asked: dict[socket.socket, float] = {}
         with selectors.DefaultSelector() as selector:
-            for each in self._sockets:
+            for each in connections:
                 selector.register(each, selectors.EVENT_READ, bytearray())
                 asked[each] = time.perf_counter()
                 each.sendall(self.request)
