@@ -1,6 +1,6 @@
 """The one place that knows that Quart runs on Trio by quart-trio, and how its errors are told."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -104,7 +104,11 @@ def body_writer() -> Callable[[bytes], bool] | None:
     return writer
 
 
-def stream_response(events: AsyncIterator[bytes]) -> Response:
+def stream_response(
+    events: AsyncIterator[bytes], headers: Mapping[str, str] | None = None
+) -> Response:
     """Return server-sent events as an answer, without any where only its head was asked for."""
     body = b"" if request.method == "HEAD" else events
-    return Response(body, content_type=EVENT_STREAM)
+    response = Response(body, content_type=EVENT_STREAM)
+    response.headers.update(headers or {})
+    return response

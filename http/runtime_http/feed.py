@@ -10,34 +10,36 @@ with a snapshot of how all stands; where those that are gone were of invocations
 snapshot says nothing of, by an event ``missed``.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
+from pydantic_core import to_json
 
 from runtime.supervision.events import Entry, Journal, UnitEvent
+
+from ._compress import GZIP_HEAD, deflated
 
 T = TypeVar("T")
 _KEPT = 4_096
 #: How long events are gathered before they are sent: many in one piece cost little more than one.
 _GATHER_SEC = 0.05
 _MOST_AT_ONCE = 500
+#: Pieces are sent together up to about so many bytes: a send costs as much as to copy all of them.
+_ONE_SEND_BYTES = 32_768
 #: How many pieces are kept for readers that are behind.
 _CHUNKS_KEPT = 16
-#: How much longer for each reader, and how many are served before others have their turn.
-_PER_READER_SEC = 0.001
+#: How long nothing more is sent after a piece, for each reader: to serve him takes a hundredth.
+_REST_PER_READER_SEC = 0.004
+#: How many are served before others have their turn.
 _SERVED_AT_ONCE = 20
 #: For how long a snapshot is good for others, if nothing happens.
 _SHARED_SEC = 0.5
 #: A comment is sent after so many seconds without an event, so that a dead connection is noticed.
 ALIVE_SEC = 15.0
 ALIVE = b": alive\n\n"
-# A comment before the next event, which pushes out what a reader did not take at once.
-_PUSH = b":\n"
-
 #: Writes a piece without waiting, and returns whether all of it has been taken. What has not is
 #: kept, and goes before whatever is sent next.
 Write = Callable[[bytes], bool]
@@ -48,11 +50,8 @@ def encode(kind: str, data: object, number: int | None = None) -> bytes:
     return _frame(kind, _to_json(data), number)
 
 
-_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
-
-
 def _to_json(data: object) -> bytes:
-    return _ENCODER.encode(data).encode()
+    return to_json(data, fallback=str)
 
 
 def _frame(kind: str, data: bytes, number: int | None) -> bytes:
@@ -99,11 +98,26 @@ def _unbroken(entries: list[Entry[T]]) -> list[Entry[T]]:
     return entries[:gap]
 
 
-class _Chunk(NamedTuple):
+class _Chunk:
     """Events encoded in one piece, up to number *last*."""
 
-    last: int
-    data: bytes
+    __slots__ = ("_packed", "data", "last")
+
+    def __init__(self, last: int, data: bytes) -> None:
+        self.last, self.data = last, data
+        self._packed: bytes | None = None
+
+    @property
+    def packed(self) -> bytes:
+        """The piece as whoever takes it compressed is sent it; made once, and not for nobody."""
+        if self._packed is None:
+            self._packed = deflated(self.data)
+        return self._packed
+
+
+_ALIVE = _Chunk(0, ALIVE)
+# A comment before the next event, which pushes out what a reader did not take at once.
+_PUSH = _Chunk(0, b":\n")
 
 
 def _newest_of_each(entries: list[Entry[UnitEvent]]) -> set[int]:
@@ -114,9 +128,10 @@ def _newest_of_each(entries: list[Entry[UnitEvent]]) -> set[int]:
 class _Reader:
     """One that has had all up to number *after*, and may be given more by *write*."""
 
-    __slots__ = ("_push", "_woken", "after", "served_at", "write")
+    __slots__ = ("_push", "_woken", "after", "packed", "served_at", "write")
 
-    def __init__(self) -> None:
+    def __init__(self, *, packed: bool) -> None:
+        self.packed = packed
         self.after = 0
         self.served_at = 0.0
         self.write: Write | None = None
@@ -138,11 +153,25 @@ class _Reader:
         if self._push and not self.write(b""):
             return True
         self._push = b""
-        while not self._push and (chunk := chunks.get(self.after)) is not None:
-            self.after, self.served_at = chunk.last, trio.current_time()
-            if not self.write(chunk.data):
-                self._push = _PUSH
+        while not self._push and (data := self._advance(chunks)):
+            self.served_at = trio.current_time()
+            if not self.write(data):
+                self._push = self.coded(_PUSH)
         return False
+
+    def _advance(self, chunks: Mapping[int, _Chunk]) -> bytes:
+        """Return what comes next, as much as is sent in one go, and take it for sent."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < _ONE_SEND_BYTES and (chunk := chunks.get(self.after)) is not None:
+            self.after = chunk.last
+            pieces.append(self.coded(chunk))
+            size += len(pieces[-1])
+        return b"".join(pieces)
+
+    def coded(self, chunk: _Chunk) -> bytes:
+        """Return a piece as he takes it."""
+        return chunk.packed if self.packed else chunk.data
 
     def wake(self) -> None:
         self._woken.set()
@@ -155,15 +184,15 @@ class _Reader:
                 await self._woken.wait()
                 data, self._push = self._push, b""
                 return data
-        return ALIVE
+        return self.coded(_ALIVE)
 
 
 class EventFeed:
     """Sends the events of *journal* to any number of readers; `run` gathers and encodes them.
 
     *snapshot* says how all stands now, *describe* what is sent of an event; it is told whether that
-    is the newest of its unit. How long events are gathered grows with the number of readers: to
-    serve them takes a share of the time and no more.
+    is the newest of its unit. Readers are served at once after a quiet, and then at most as often
+    as takes a small share of the time, however many there are.
     """
 
     def __init__(
@@ -193,6 +222,7 @@ class EventFeed:
             reader.wake()
 
     async def _publish_all(self) -> None:
+        rested = trio.current_time()
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
@@ -201,8 +231,9 @@ class EventFeed:
                     await self._journal.wait_next(self._published)
             except StopAsyncIteration:
                 return
-            await trio.sleep(_GATHER_SEC + len(self._waiting) * _PER_READER_SEC)
+            await trio.sleep_until(max(trio.current_time() + _GATHER_SEC, rested))
             await self._publish()
+            rested = trio.current_time() + len(self._waiting) * _REST_PER_READER_SEC
 
     async def _publish(self) -> None:
         """Encode what is new and serve the readers; all else has its turns meanwhile."""
@@ -239,24 +270,29 @@ class EventFeed:
         while len(self._chunks) > _CHUNKS_KEPT:
             self._chunks.popitem(last=False)
 
-    async def stream(self, after: int | None, write: Write | None = None) -> AsyncGenerator[bytes]:
+    async def stream(
+        self, after: int | None, write: Write | None = None, *, packed: bool = False
+    ) -> AsyncGenerator[bytes]:
         """Yield what to send, until the end: the events after number *after*.
 
         Without a number, or with one that is yet to come, it begins with a snapshot. Whoever comes
         too late for an event gets a ``resync`` with a snapshot in its place.
 
         What is yielded is taken to be sent when the next piece is asked for. With *write*, what
-        comes after the first piece goes there as long as all of it is taken.
+        comes after the first piece goes there as long as all of it is taken. *packed* is the
+        stream compressed with gzip, each piece as soon as it is there.
         """
         if not self._following:  # what nobody has followed is in no piece
             self._published = self._journal.last
             self._chunks.clear()
         self._following += 1
-        reader = _Reader()
+        reader = _Reader(packed=packed)
         try:
+            if packed:
+                yield GZIP_HEAD
             if after is None or after > self._journal.last:
                 reader.after, data = self._begin()
-                yield _frame("snapshot", data, reader.after)
+                yield reader.coded(_Chunk(reader.after, _frame("snapshot", data, reader.after)))
                 reader.write = write
             else:
                 reader.after = after
@@ -270,8 +306,9 @@ class EventFeed:
         """Return what a reader is to be sent next once there is something, None at the end."""
         while True:
             if reader.after < (self._journal.last if self._ended else self._published):
-                reader.after, data = self._next(reader.after)
-                return data
+                chunk = self._next(reader.after)
+                reader.after = chunk.last
+                return reader.coded(chunk)
             if self._ended:
                 return None
             if data := await self._wait(reader):
@@ -285,7 +322,7 @@ class EventFeed:
         finally:
             self._waiting.pop(reader, None)
 
-    def _next(self, after: int) -> tuple[int, bytes]:
+    def _next(self, after: int) -> _Chunk:
         chunk = self._chunks.get(after)
         if chunk is not None:
             return chunk
@@ -294,11 +331,13 @@ class EventFeed:
         missed = entries[0].missed
         if missed and after < self._journal.lost:
             last, data = self._begin()
-            return last, _frame("resync", b'{"missed":%d,"snapshot":%b}' % (missed, data), last)
+            data = _frame("resync", b'{"missed":%d,"snapshot":%b}' % (missed, data), last)
+            return _Chunk(last, data)
         told = _frame("missed", b'{"missed":%d}' % missed, None) if missed else b""
         # To the next place where all are: from there on there is a piece for this one as well.
         entries = entries[: self._to_boundary(entries[0].sequence - 1)]
-        return entries[-1].sequence, told + b"".join(self._encode(e, newest=True) for e in entries)
+        data = b"".join(self._encode(entry, newest=True) for entry in entries)
+        return _Chunk(entries[-1].sequence, told + data)
 
     def _to_boundary(self, after: int) -> int | None:
         return next((start - after for start in self._chunks if start > after), None)

@@ -155,13 +155,19 @@ def _news(event: InvocationEvent) -> InvocationNewsView:
     )
 
 
-_OF_EVENT = [name for name in EventView.model_fields if name not in ("number", "invocation")]
-
-
 def _tell(number: int, event: UnitEvent) -> dict[str, Any]:
-    """Return what `EventView` shows of an event, as JSON has it; there are many."""
-    told = {"number": number, **{name: getattr(event, name) for name in _OF_EVENT}}
-    told["timestamp"] = event.timestamp.isoformat().replace("+00:00", "Z")
+    """Return what `EventView` shows of an event; there are many, and a model takes its time."""
+    told: dict[str, Any] = {
+        "number": number,
+        "timestamp": event.timestamp,
+        "unit": event.unit,
+        "kind": event.kind,
+        "reason": event.reason,
+        "old": event.old,
+        "new": event.new,
+        "generation": event.generation,
+        "cause": event.cause,
+    }
     if isinstance(event, InvocationEvent):
         told["invocation"] = _news(event).model_dump(mode="json")
     return told

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import socket
+import zlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -171,6 +172,7 @@ class Stream:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._buffer = b""
+        self._decode: Callable[[bytes], bytes] = bytes
         self.head = b""
 
     async def _read_to(self, end: bytes) -> bytes | None:
@@ -178,12 +180,15 @@ class Stream:
             piece = await self._stream.receive_some()
             if not piece:
                 return None
-            self._buffer += piece
+            self._buffer += self._decode(piece)
         found, _, self._buffer = self._buffer.partition(end)
         return found
 
     async def read_head(self) -> None:
         self.head = await self._read_to(b"\r\n\r\n") or b""
+        if b"content-encoding: gzip" in self.head:
+            self._decode = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress
+            self._buffer = self._decode(self._buffer)
 
     def __aiter__(self) -> Stream:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from runtime.invocation.events import InvocationEvent
 from runtime.supervision.events import Entry, EventKind, Journal, UnitEvent, is_passing
 from runtime.supervision.unit import Unit, UnitHandle
 from runtime_http import _serving, feed, usage
+from runtime_http._compress import deflated
 from runtime_http.feed import EventFeed
 
 from .conftest import Serve, Site, follow, script, sleeper
@@ -276,6 +278,87 @@ async def test_events_are_encoded_once_and_snapshots_shared(autojump_clock: Any)
     assert taken == [0]
 
 
+async def test_readers_that_take_gzip_are_sent_the_same_whenever_they_came(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[bytes] = []
+
+    def deflate(piece: bytes) -> bytes:
+        packed.append(piece)
+        return deflated(piece)
+
+    monkeypatch.setattr(feed, "deflated", deflate)
+    journal = Journal[UnitEvent](1_000)
+    append(journal, 5)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    got: list[list[bytes]] = [[], [], []]
+
+    async def read(pieces: list[bytes], after: int | None) -> None:
+        gunzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        stream = feeding.stream(after, packed=True)
+        pieces.extend([gunzip.decompress(piece) async for piece in stream])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        nursery.start_soon(read, got[0], 0)
+        nursery.start_soon(read, got[1], 5)
+        await wait_all_tasks_blocked()
+        append(journal, 7)
+        await trio.sleep(1)
+        nursery.start_soon(read, got[2], None)
+        await wait_all_tasks_blocked()
+        append(journal, 7)
+        await trio.sleep(feed.ALIVE_SEC + 1)
+        shutdown.set()
+
+    def told(first: int, last: int) -> bytes:
+        numbers = range(first, last + 1)
+        return b"".join(feed.encode("noted", {"number": n}, n) for n in numbers)
+
+    news = told(13, 19)
+    snapshot = feed.encode("snapshot", {"last": 12}, 12)
+    assert got == [
+        [b"", told(1, 5), told(6, 12), news, feed.ALIVE],
+        [b"", told(6, 12), news, feed.ALIVE],
+        [b"", snapshot, news, feed.ALIVE],
+    ]
+    assert packed.count(news) == 1
+
+
+async def test_many_readers_are_told_at_once_after_a_quiet_and_then_have_to_wait(
+    autojump_clock: Any,
+) -> None:
+    readers = 200
+    rest = readers * feed._REST_PER_READER_SEC
+    journal = Journal[UnitEvent](1_000)
+    feeding, shutdown = make_feed(journal), trio.Event()
+    told: list[tuple[float, int]] = []  # when one had how many events
+
+    def write(data: bytes) -> bool:
+        told.append((trio.current_time() - began, data.count(b"id: ")))
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feeding.run, shutdown)
+        for number in range(readers):
+            stream = feeding.stream(None, write if number == 0 else lambda _: True)
+            nursery.start_soon(collect, stream, [])
+        await trio.sleep(1)
+        began = trio.current_time()
+        for _ in range(10):
+            append(journal, 1)
+            await trio.sleep(rest / 10)
+        await trio.sleep(3 * rest)
+        append(journal, 1)
+        await trio.sleep(rest)
+        shutdown.set()
+    gather = feed._GATHER_SEC
+    assert [count for _, count in told] == [1, 9, 1]
+    assert [when for when, _ in told] == pytest.approx(
+        [gather, gather + rest, 4 * rest + gather], abs=1e-6
+    )
+
+
 async def test_what_is_kept_encoded_is_bounded(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +405,25 @@ async def test_a_stream_is_resumed_by_the_number_of_an_event(serve: Serve) -> No
                 assert numbers == list(range(3, last + 1))
         async with follow(site, "/events", last_event_id=str(last + 1_000)) as events:
             assert (await anext(events))["event"] == "snapshot"
+
+
+async def test_a_stream_is_compressed_for_who_takes_that(serve: Serve) -> None:
+    async with (
+        serve(MANIFEST) as site,
+        follow(site, "/events") as plain,
+        follow(site, "/events", accept_encoding="gzip") as packed,
+    ):
+        assert b"content-encoding" not in plain.head
+        assert b"content-encoding: gzip" in packed.head
+        assert b"vary: accept-encoding" in plain.head
+        assert [(await anext(each))["event"] for each in (plain, packed)] == ["snapshot"] * 2
+        for _ in range(2):  # each piece is whole when it comes, without what comes next
+            await site.post("/processes/db/restart")
+            last = site.application.supervisor.events.last
+            seen = [await anext(packed)]
+            while seen[-1]["id"] < last:
+                seen.append(await anext(packed))
+            assert [await anext(plain) for _ in seen] == seen
 
 
 async def test_streams_end_with_the_tree_and_tell_of_its_stop(serve: Serve) -> None:

@@ -8,6 +8,7 @@ from quart_schema import tag, validate_querystring, validate_response
 
 from runtime.application import Application
 from runtime.supervision.events import EventKind
+from runtime_http._compress import GZIPPED, takes_gzip
 from runtime_http._quart import Blueprint, body_writer, request, stream_response
 from runtime_http.feed import EventFeed
 from runtime_http.models import EventList, EventQuery, TreeView, UnitView, Why
@@ -63,7 +64,9 @@ def make_tree(application: Application, feed: EventFeed) -> Blueprint:
     async def events() -> Response:
         """Follow what happens, as server-sent events; `Last-Event-ID` resumes."""
         after = _last_event_id(request.headers.get("last-event-id") or request.args.get("after"))
-        return stream_response(feed.stream(after, body_writer()))
+        packed = takes_gzip()
+        headers = {"vary": "accept-encoding"} | (GZIPPED if packed else {})
+        return stream_response(feed.stream(after, body_writer(), packed=packed), headers)
 
     return blueprint
 
