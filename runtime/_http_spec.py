@@ -1,4 +1,4 @@
-"""What a manifest may say of the HTTP face: where it listens, and for which hosts it answers."""
+"""What a manifest may say of the HTTP face: where it listens, for which hosts, with which token."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from runtime._listening import parse_bind
+from runtime.process.specs import FilePath
 
 #: A name without its port, as it is compared with what a request gives.
 HostName = Annotated[
@@ -21,7 +22,7 @@ HostName = Annotated[
 
 
 class HttpSpec(BaseModel):
-    """Where HTTP is served, and for which hosts."""
+    """Where HTTP is served, for which hosts, and with which token."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +37,11 @@ class HttpSpec(BaseModel):
         description="Further names that requests may give as their host, such as that of a proxy;"
         " localhost and addresses always may. Unset: none.",
         examples=[["shop.example"]],
+    )
+    token_file: FilePath | None = Field(
+        default=None,
+        description="File of the token, at least 16 characters; unset: each tree makes a new one.",
+        examples=["/run/secrets/token"],
     )
 
     @field_validator("bind")
@@ -56,7 +62,7 @@ def _from_short_form(value: object) -> object:
     if isinstance(value, int | float | list):
         raise ValueError(  # noqa: TRY004 - a wrong value like any other
             "must be an address such as 127.0.0.1:8410 or unix:run/http.sock,"
-            " or {bind: ADDRESS, hosts: [NAME]}, or off"
+            " or {bind: ADDRESS, hosts: [NAME], token_file: PATH}, or off"
         )
     return value
 

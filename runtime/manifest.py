@@ -79,7 +79,7 @@ class Manifest(ProcessManifest):
     )
     http: HttpEntry = Field(
         default=HttpSpec(),
-        description="Where HTTP is served: HOST:PORT, unix:PATH, {bind: …, hosts: …}, or off;"
+        description="Where HTTP is served: HOST:PORT, unix:PATH, {bind: …, token_file: …}, or off;"
         " unset: at 127.0.0.1:8410, or at the next port that is free.",
         examples=[{"bind": "127.0.0.1:8410"}, "unix:run/http.sock", False],
     )

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,12 @@ SWEEP_SEC: Final = 5.0
 
 TOKEN_FILE: Final = "token"  # noqa: S105 - a name
 """The file of the token that requests have to bring along."""
+_LONGEST_TOKEN: Final = 4096
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]{16,4096}=*")  # RFC 6750, section 2.1
+_HAS_NONE: Final = (
+    "it must have one line, of at least 16 letters, digits and -._~+/"
+    " (`openssl rand -hex 32` makes one)"
+)
 
 CONTROL_FILE: Final = "control"
 """The file that says where the control server listens."""
@@ -59,6 +66,20 @@ class UnusableRunDirectoryError(RunDirectoryError):
 
     def __str__(self) -> str:
         return f"the run directory {self.path} cannot be used: {self.problem}"
+
+
+class TokenFileError(RunDirectoryError):
+    """The file that a token is to be taken from has none."""
+
+    path: Path
+    problem: str
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"no token can be taken from {self.path}: {self.problem}"
 
 
 class AlreadyRunningError(RunDirectoryError):
@@ -243,6 +264,21 @@ def read_token(folder: Path) -> str:
         return path.read_text().strip()  # ...reads what the first one has written
     except OSError as error:
         raise UnusableRunDirectoryError(folder, f"{TOKEN_FILE}: {error.strerror}") from error
+
+
+def take_token(folder: Path, file: Path) -> None:
+    """Let the token of the run directory *folder* be what stands in *file*.
+
+    To be called before anybody reads it. Raises `TokenFileError`, `UnusableRunDirectoryError`.
+    """
+    try:
+        with file.open("rb") as opened:
+            token = opened.read(_LONGEST_TOKEN + 1).strip()
+    except OSError as error:
+        raise TokenFileError(file, error.strerror or str(error)) from error
+    if not _TOKEN.fullmatch(token):
+        raise TokenFileError(file, _HAS_NONE)
+    note_in_file(folder, TOKEN_FILE, token.decode())
 
 
 def note_in_file(folder: Path, name: str, text: str) -> None:

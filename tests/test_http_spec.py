@@ -40,7 +40,7 @@ def test_names_of_hosts_are_compared_in_small_letters() -> None:
     assert made.hosts == ("shop.example",)
 
 
-@pytest.mark.parametrize("said", [False, "127.0.0.1:9000", {"hosts": ["a"]}])
+@pytest.mark.parametrize("said", [False, "127.0.0.1:9000", {"hosts": ["a"], "token_file": "b"}])
 def test_what_it_means_survives_a_copy(said: Any) -> None:
     manifest = Manifest.model_validate({"processes": PROCESSES, "http": said})
     again = Manifest.model_validate(manifest.model_dump())

@@ -25,6 +25,7 @@ from runtime.run_directory import (
     RunDirectoryError,
     default_run_directory,
     open_run_directory,
+    take_token,
 )
 from runtime.supervision.graph import Stage
 
@@ -56,14 +57,15 @@ def run(
 ) -> int:
     """Run *manifest* to its end and return the exit status.
 
-    *http* stands in the place of what the manifest says of that, and *no_http* serves none.
+    *http* is an address in the place of the manifest's, and *no_http* serves none.
     """
     look_seldom()
     loaded = load_or_tell(manifest)
     if loaded is None:
         return WRONG
     if http is not None or no_http:
-        loaded = loaded.model_copy(update={"http": None if http is None else _spec(http)})
+        update = {"http": None if http is None else _served_at(http, loaded.http)}
+        loaded = loaded.model_copy(update=update)
     try:
         folder = run_directory or loaded.run_directory or default_run_directory(manifest)
         with open_run_directory(
@@ -73,6 +75,7 @@ def run(
             say=partial(click.echo, err=True),
         ) as directory:
             _check_free(loaded)  # before anything runs; the tree before us is gone by now
+            _take_token(loaded, directory)
             if guard is not None:
                 guard.hold(directory.fileno())
             # The handlers so far end the process. They must not do that inside of Trio's run, so
@@ -89,10 +92,11 @@ def run(
         return 1
 
 
-def _spec(address: str) -> HttpSpec:
-    """Return what an address on the command line means; a relative path starts here."""
+def _served_at(address: str, said: HttpSpec | None) -> HttpSpec:
+    """Return what the manifest has *said*, at another address; a relative path starts here."""
     try:
-        return HttpSpec(bind=str(parse_bind(address, Path.cwd())))
+        bind = str(parse_bind(address, Path.cwd()))
+        return (said or HttpSpec()).model_copy(update={"bind": bind})
     except ValueError as error:
         raise click.BadParameter(f"{address!r} {error}", param_hint="'--http'") from error
 
@@ -100,6 +104,12 @@ def _spec(address: str) -> HttpSpec:
 def _check_free(manifest: Manifest) -> None:
     if manifest.http is not None and manifest.http.bind is not None:
         check_free(parse_bind(manifest.http.bind, manifest.base_directory or Path.cwd()))
+
+
+def _take_token(manifest: Manifest, directory: RunDirectory) -> None:
+    if manifest.http is not None and manifest.http.token_file is not None:
+        base = manifest.base_directory or Path.cwd()
+        take_token(directory.path, base / manifest.http.token_file)
 
 
 class _Tree:

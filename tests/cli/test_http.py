@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,35 @@ def test_the_tree_is_asked_and_steered_by_its_manifest(site: Site) -> None:
     assert {each.name for each in folder.iterdir()} & {"http", "token"} == set()
     assert ask(site, "status", "-f", site.manifest).returncode == 3
     assert site.find_left() == []
+
+
+def test_a_token_of_a_file_is_that_of_each_tree(site: Site) -> None:
+    site.add("api", "SAY; exec sleep 1000")
+    site.settings["http"] = {"token_file": "kept", "hosts": ["shop.example"]}
+    program = site.start("run", "--http", "127.0.0.1:0")
+    assert program.wait() == 1
+    (line,) = program.err.lines
+    assert line == f"no token can be taken from {site.folder / 'kept'}: No such file or directory"
+    token = "stays-the-same-" * 2
+    (site.folder / "kept").write_text(f"{token}\n")
+    program = site.start("run", "--http", "127.0.0.1:0")
+    site.hear_everyone()
+    (port,) = program.read_until(r"serving http://127.0.0.1:(\d+)/ui/").groups()
+    answers = []
+    for host, authorization in (
+        ("shop.example", f"Bearer {token}"),  # what the manifest says beside the address holds
+        ("localhost", "Bearer another-one-of-16"),
+    ):
+        connection = HTTPConnection("127.0.0.1", int(port))
+        headers = {"Host": host, "Authorization": authorization}
+        connection.request("POST", "/processes/api/restart", headers=headers)
+        answers.append(connection.getresponse().status)
+        connection.close()
+    assert answers == [200, 401]
+    assert ask(site, "restart", "-f", site.manifest, "api").returncode == 0
+    program.send(signal.SIGTERM)
+    assert program.wait() == 0
+    assert token not in program.err.text + program.out.text
 
 
 def test_an_address_that_is_taken_keeps_everything_from_starting(site: Site) -> None:

@@ -20,12 +20,14 @@ from runtime.run_directory import (
     LeftoversError,
     RunDirectory,
     RunDirectoryError,
+    TokenFileError,
     UnusableRunDirectoryError,
     default_run_directory,
     forget_file,
     note_in_file,
     open_run_directory,
     read_token,
+    take_token,
 )
 
 if TYPE_CHECKING:
@@ -420,6 +422,31 @@ def test_each_tree_has_a_token_of_its_own_and_takes_it_along(tmp_path: Path) -> 
     assert "former" not in tokens
     with open_run_directory(tmp_path / "run") as directory:
         assert not (directory.path / "control").exists()
+
+
+def test_a_token_may_come_from_a_file_and_stay_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    file.write_text("0123456789-._~+/ab==\n")
+    for _ in range(2):
+        with open_run_directory(tmp_path / "run") as directory:
+            take_token(directory.path, file)
+            assert read_token(directory.path) == "0123456789-._~+/ab=="
+            assert (directory.path / "token").stat().st_mode & 0o777 == 0o600
+    assert file.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"0123456789abcde", b"0123456789 abcdef", b"\xff" * 20, b"a" * 5_000]
+)
+def test_a_file_without_a_token_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "kept"
+    file.write_bytes(content)
+    with pytest.raises(TokenFileError, match="must have one line, of at least 16") as caught:
+        take_token(tmp_path, file)
+    assert caught.value.path == file
+    assert not (tmp_path / "token").exists()
+    with pytest.raises(TokenFileError, match="gone: No such file or directory"):
+        take_token(tmp_path, tmp_path / "gone")
 
 
 def test_an_address_is_replaced_as_a_whole_and_forgotten(tmp_path: Path) -> None:
