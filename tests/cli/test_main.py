@@ -15,9 +15,10 @@ import pytest
 from click import BadParameter
 from click.testing import CliRunner
 
+from runtime._http_spec import HttpSpec
 from runtime.cli import main
 from runtime.cli._main import cli
-from runtime.cli._run import _spec
+from runtime.cli._run import _served_at
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Site
@@ -149,7 +150,7 @@ def test_a_shell_completes_the_program(shell: str) -> None:
 )
 def test_an_address_that_is_none_is_wrong_usage(address: str, problem: str) -> None:
     with pytest.raises(BadParameter) as wrong:
-        _spec(address)
+        _served_at(address, None)
     assert "Invalid value for '--http'" in wrong.value.format_message()
     assert problem in wrong.value.format_message()
 
@@ -158,8 +159,9 @@ def test_a_relative_socket_on_the_command_line_starts_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _spec("unix:run/sock").bind == f"unix:{tmp_path}/run/sock"
-    assert _spec("[::1]:0").bind == "[::1]:0"
+    assert _served_at("unix:run/sock", None).bind == f"unix:{tmp_path}/run/sock"
+    said = HttpSpec(bind="unix:there", hosts=("shop.example",), token_file=Path("kept"))
+    assert _served_at("[::1]:0", said) == said.model_copy(update={"bind": "[::1]:0"})
 
 
 def test_the_version_is_the_distributions() -> None:
