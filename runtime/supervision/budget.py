@@ -134,7 +134,8 @@ class StopBudget:
     ) -> AbstractContextManager[trio.CancelScope]:
         """Shield a wait for something that was asked to end: at most *own_sec* seconds.
 
-        *what* says what that is, to who asks for `wait`; so it does below.
+        A stop that nobody has begun begins with that. *what* says what it is that is waited for, to
+        who asks for `wait`. So it is with the shields below.
         """
         self._begin_at_last()
         return self._open_shield(own_sec, _politely, what=what)

@@ -14,7 +14,9 @@ from runtime.process.family import Family
 from runtime.process.host import Host
 from runtime.process.readiness import Candidate, bind
 from runtime.process.readiness import exec as module
+from runtime.supervision.budget import StopBudget
 from runtime.supervision.graph import Stage
+from runtime.supervision.unit import UnitHandle
 
 ONCE: dict[str, Any] = {"shutdown_strategy": "do_not_restart"}
 
@@ -96,6 +98,24 @@ async def test_what_a_command_leaves_behind_is_killed_and_nothing_of_the_process
         assert look.alive(orphan)
         assert not look.alive(left_pid)
     assert not look.alive(orphan)
+
+
+async def test_the_end_of_a_command_takes_nothing_from_the_time_that_its_process_has_to_stop(
+    tmp_path: Path,
+) -> None:
+    unit = UnitHandle("p", StopBudget())
+    script = "[ -e left ] || { sleep 60 & touch left; }"  # first it leaves something behind
+    check = bind("exec", {"command": ["sh", "-c", f"cd {tmp_path}; {script}"]}, tmp_path)
+    for _ in range(2):
+        assert await check.probe(Host(), Candidate(unit=unit))
+    with trio.move_on_after(0.1):
+        await bind("exec", {"command": ["sleep", "60"]}, tmp_path).probe(
+            Host(), Candidate(unit=unit)
+        )
+    assert not unit.budget.begun
+    unit.budget.begin(30)
+    with unit.budget.polite(5) as patience:
+        assert patience.deadline - trio.current_time() > 4
 
 
 async def test_a_command_runs_as_its_process_does(make_pilot: Any, sh: Any, tmp_path: Path) -> None:

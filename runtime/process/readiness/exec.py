@@ -59,8 +59,12 @@ async def probe_exec(params: ExecParams, host: Host, candidate: Candidate) -> bo
     candidate.obstacle = "its command has not ended yet"
     output, unit = Output(host.secrets), candidate.unit or UnitHandle("check", StopBudget())
     try:
-        async with open_child(_derive(params, host, candidate), host, output, _KILL, unit) as child:
-            returncode = await child.wait_exit()
+        # Its end begins a budget: that of the process goes on for as long as the process does.
+        with unit.budget.open_child() as budget:
+            check = UnitHandle(unit.path, budget, on_note=unit.note)
+            command = _derive(params, host, candidate)
+            async with open_child(command, host, output, _KILL, check) as child:
+                returncode = await child.wait_exit()
     except (SpawnError, SurvivorsError) as error:
         candidate.obstacle = f"its command: {error}"
         return False
