@@ -291,14 +291,14 @@ class Keeper:
             slot.unit.restart,
             slot.history,
             failed=error is not None,
-            ready_sec=0.0 if slot.ready is None else now - slot.ready,
+            ready_sec=None if slot.ready is None else now - slot.ready,
             now=now,
             random=self._jitter(),
         )
         if isinstance(verdict, RestartIn):
             slot.restarts += 1
             slot.restart_at = now + verdict.delay_sec
-            slot.next_restart_at = datetime.now(UTC) + timedelta(seconds=verdict.delay_sec)
+            slot.next_restart_at = _date_in(verdict.delay_sec)
             return f"restart in {verdict.delay_sec:.3g} s" if verdict.delay_sec else ""
         slot.over = Stage.COMPLETED if error is None else Stage.FAILED
         return verdict.reason if isinstance(verdict, GiveUp) else ""
@@ -316,3 +316,11 @@ class Keeper:
         if last not in lifecycle.table.successors(lifecycle.state):
             self._tree.move(slot, lifecycle.stages.stopping, whole)
         return self._tree.move(slot, last, whole)
+
+
+def _date_in(seconds: float) -> datetime:
+    """Return the date after so many *seconds*, the last that there is where none is so late."""
+    try:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)

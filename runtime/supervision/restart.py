@@ -99,7 +99,7 @@ def delay_before(policy: RestartPolicy, restart: int, random: float) -> float:
     try:
         grown = policy.delay_sec * policy.factor**exponent
     except OverflowError:
-        grown = policy.max_delay_sec
+        grown = policy.max_delay_sec if policy.delay_sec else 0.0
     return min(grown, policy.max_delay_sec) * (1 + policy.jitter * random)
 
 
@@ -108,14 +108,17 @@ def judge_end(
     history: RestartHistory,
     *,
     failed: bool,
-    ready_sec: float,
+    ready_sec: float | None,
     now: float,
     random: float,
 ) -> tuple[Verdict, RestartHistory]:
-    """Say what follows an unasked end at *now*, after the unit had been ready for *ready_sec*."""
+    """Say what follows an unasked end at *now*, after the unit had been ready for *ready_sec*.
+
+    None: it has never been.
+    """
     if policy.when == RestartWhen.NEVER or (policy.when == RestartWhen.FAILURE and not failed):
         return Finished(), history
-    if ready_sec >= policy.forgive_after_sec:
+    if ready_sec is not None and ready_sec >= policy.forgive_after_sec:
         history = RestartHistory(counted=history.counted if policy.window_sec else ())
     if policy.max_restarts is not None:
         since = now - policy.window_sec if policy.window_sec else float("-inf")

@@ -39,6 +39,10 @@ def test_the_ten_thousandth_restart_in_a_row_waits_for_the_cap() -> None:
     assert delay_before(ALWAYS, 10_000, 0.0) == 8
 
 
+def test_what_is_restarted_without_a_delay_is_so_for_ever() -> None:
+    assert delay_before(RestartPolicy(delay_sec=0), 10_000, 0.0) == 0
+
+
 def test_jitter_adds_at_most_its_share() -> None:
     policy = RestartPolicy(delay_sec=2, jitter=0.5)
     assert delay_before(policy, 1, 0.0) == 2
@@ -83,7 +87,7 @@ def test_which_ends_are_followed_by_a_restart(when: RestartWhen, failed: bool, a
     assert isinstance(verdict, RestartIn if again else Finished)
 
 
-def run(policy: RestartPolicy, ends: list[tuple[float, float]]) -> list[float | None]:
+def run(policy: RestartPolicy, ends: list[tuple[float, float | None]]) -> list[float | None]:
     """Return the delay that follows each end, given as (moment, seconds ready); None: given up."""
     history, found = RestartHistory(), []
     for now, ready_sec in ends:
@@ -96,6 +100,14 @@ def run(policy: RestartPolicy, ends: list[tuple[float, float]]) -> list[float | 
 
 def test_a_long_healthy_life_is_forgiven() -> None:
     assert run(ALWAYS, [(0, 0), (1, 0), (100, 59.9), (200, 60), (300, 0)]) == [1, 2, 4, 1, 2]
+
+
+def test_who_has_never_been_ready_is_not_forgiven() -> None:
+    policy = RestartPolicy(
+        when=RestartWhen.ALWAYS, max_restarts=2, forgive_after_sec=0, delay_sec=1
+    )
+    assert run(policy, [(0, 0), (1, 0), (2, 0)]) == [1, 1, 1]
+    assert run(policy, [(0, None), (1, None), (2, None)]) == [1, 2, None]
 
 
 def test_it_is_given_up_after_its_maximum_since_it_was_forgiven() -> None:

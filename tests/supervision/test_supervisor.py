@@ -1,6 +1,7 @@
 """The supervisor drives units of any kind through the same life."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -50,6 +51,22 @@ async def test_independent_units_start_side_by_side(tree: MakeTree) -> None:
     async with t.running():
         assert trio.current_time() - start == 5
     assert trio.current_time() - start == 10
+
+
+@pytest.mark.parametrize("delay_sec", [1e12, float("inf")])
+async def test_a_restart_that_comes_later_than_all_dates_stops_nobody_else(
+    tree: MakeTree, delay_sec: float
+) -> None:
+    t = tree()
+    policy = RestartPolicy(when=RestartWhen.FAILURE, delay_sec=delay_sec, max_delay_sec=delay_sec)
+    body = t.add("a", restart=policy)
+    t.add("b")
+    async with t.running() as supervisor:
+        body.crash()
+        await supervisor.wait_until("a", Stage.BACKOFF)
+        assert supervisor.status("a").next_restart_at == datetime.max.replace(tzinfo=UTC)
+        await supervisor.start_unit("a")
+        assert supervisor.status("b").generation == 1
 
 
 async def test_a_crash_is_restarted_by_its_policy_and_nobody_else_is(tree: MakeTree) -> None:
