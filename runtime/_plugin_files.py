@@ -25,9 +25,9 @@ class PluginFileError(ValueError):
 def find_plugins(folder: Path) -> list[Plugin]:
     """Return an instance of each `Plugin` class that a file in *folder* defines, by file name.
 
-    A file is imported once, however often it is asked for; what it does to end the program is an
-    error like any other. Raises `PluginFileError`, and
-    `ValueError` when there is no such folder.
+    One that is abstract is a base of others, and is left out. A file is imported once, however
+    often it is asked for; what it does to end the program is an error like any other. Raises
+    `PluginFileError`, and `ValueError` when there is no such folder.
     """
     if not folder.is_dir():
         raise ValueError(f"there is no plugin folder {folder}")
@@ -38,7 +38,9 @@ def find_plugins(folder: Path) -> list[Plugin]:
         found += [
             _make(file, each)
             for each in classes
-            if issubclass(each, Plugin) and each.__module__ == module.__name__
+            if issubclass(each, Plugin)
+            and each.__module__ == module.__name__
+            and not inspect.isabstract(each)
         ]
     return found
 

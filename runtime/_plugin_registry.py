@@ -5,7 +5,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from runtime import _late
 from runtime._plugin_entries import find_offers
@@ -25,6 +25,7 @@ from runtime.process.readiness import STRATEGIES
 
 _logger = logging.getLogger(__name__)
 _BUNDLED_SERVER: Final = "tcp"
+_EVENTS: Final[tuple[str, ...]] = get_args(ProcessHookType)
 T = TypeVar("T")
 
 
@@ -193,10 +194,15 @@ class _Provided:
         self.control_servers: dict[str, ControlServerType] = {}
 
     def take(self, plugin: Plugin) -> None:
-        self.hooks.update(_ask(plugin, plugin.get_lifecycle_hooks))
-        self.ready_strategies.update(_ask(plugin, plugin.get_ready_strategies))
-        self.stat_handlers.update(_ask(plugin, plugin.get_stats_handlers))
-        self.control_servers.update(_ask(plugin, plugin.get_control_servers))
+        """Take all that *plugin* provides; raise `PluginError` with nothing taken."""
+        hooks = _ask(plugin, plugin.get_lifecycle_hooks, _judge_hooks)
+        strategies = _ask(plugin, plugin.get_ready_strategies, _judge_function)
+        handlers = _ask(plugin, plugin.get_stats_handlers, _judge_functions)
+        servers = _ask(plugin, plugin.get_control_servers, _judge_function)
+        self.hooks.update(hooks)
+        self.ready_strategies.update(strategies)
+        self.stat_handlers.update(handlers)
+        self.control_servers.update(servers)
         _logger.debug("plugin %s is registered", plugin.name)
 
 
@@ -208,7 +214,10 @@ def _strategies(process: Process) -> Iterator[tuple[Location, str]]:
         yield ("health", "strategy"), process.health.strategy
 
 
-def _ask(plugin: Plugin, question: Callable[[], Mapping[str, T]]) -> Mapping[str, T]:
+def _ask(
+    plugin: Plugin, question: Callable[[], Mapping[str, T]], judge: Callable[[object], str]
+) -> Mapping[str, T]:
+    """Return what *plugin* answers; *judge* returns what is wrong with what it has for a name."""
     try:
         answer = question()
     except Exception as error:
@@ -217,7 +226,31 @@ def _ask(plugin: Plugin, question: Callable[[], Mapping[str, T]]) -> Mapping[str
     if not isinstance(answer, Mapping):
         problem = f"returned no mapping but {type(answer).__name__}"
         raise PluginError(plugin, question.__name__, problem)
+    for name, provided in answer.items():
+        if problem := judge(provided):
+            raise PluginError(plugin, question.__name__, f"has for {name!r} {problem}")
     return answer
+
+
+def _judge_hooks(events: object) -> str:
+    if not isinstance(events, Mapping):
+        return f"no mapping of events to functions but {type(events).__name__}"
+    for event, functions in events.items():
+        if event not in _EVENTS:
+            return f"the event {event!r}, which there is not{did_you_mean(str(event), _EVENTS)}"
+        if problem := _judge_functions(functions):
+            return f"and {event} {problem}"
+    return ""
+
+
+def _judge_functions(functions: object) -> str:
+    if not isinstance(functions, Sequence) or isinstance(functions, str):
+        return f"no list of functions but {type(functions).__name__}"
+    return next(filter(None, map(_judge_function, functions)), "")
+
+
+def _judge_function(function: object) -> str:
+    return "" if callable(function) else f"no function but {type(function).__name__}"
 
 
 def check_plugins(manifest: ProcessManifest) -> list[Problem]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from runtime import Plugin
+from runtime._plugin_registry import PluginError, PluginRegistry
 from runtime.plugin import ControlServer
 
 
@@ -36,3 +41,32 @@ def test_a_control_server_needs_no_base_class() -> None:
 
     server: ControlServer = Server()
     assert server.start() is None
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "problem"),
+    [
+        ("get_lifecycle_hooks", [print], "no mapping of events to functions but list"),
+        (
+            "get_lifecycle_hooks",
+            {"prestart": [print]},
+            "the event 'prestart', which there is not; did you mean 'pre_start'?",
+        ),
+        ("get_lifecycle_hooks", {"pre_start": [1]}, "and pre_start no function but int"),
+        ("get_stats_handlers", "print", "no list of functions but str"),
+        ("get_stats_handlers", [print, None], "no function but NoneType"),
+        ("get_ready_strategies", [print], "no function but list"),
+        ("get_control_servers", None, "no function but NoneType"),
+    ],
+)
+def test_what_a_plugin_provides_has_to_be_what_is_called(
+    question: str, answer: Any, problem: str
+) -> None:
+    def answer_it(_: Plugin) -> Any:
+        return {"x": answer}
+
+    answer_it.__name__ = question
+    odd = type("Odd", (Plugin,), {question: answer_it})
+    with pytest.raises(PluginError) as refused:
+        PluginRegistry().register([odd()])
+    assert str(refused.value) == f"{question} of the plugin Odd has for 'x' {problem}"

@@ -37,7 +37,7 @@ class Offered(Plugin):
     def get_stats_handlers(self):
         return {"offered": [print]}
     def get_control_servers(self):
-        return {"offered": Server, "tcp": None}
+        return {"offered": Server, "tcp": print}
 
 class Wants(Plugin):
     def __init__(self, more): ...

@@ -12,8 +12,13 @@ import pytest
 from runtime._plugin_files import PluginFileError, find_plugins
 
 TWO = """
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from runtime.plugin import Plugin
+
+class Abstract(Plugin, ABC):
+    @abstractmethod
+    def publish(self): ...
 
 class Base(Plugin):
     pass
