@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
 import trio
 
+from runtime.supervision._exceptions import UnitFailedError
 from runtime.supervision.supervisor import Supervisor
 
 #: What runs beside a tree, from its start to its end, and is cancelled then.
@@ -28,6 +29,7 @@ class TreeBlock:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self._started = False
+        self._over = trio.Event()
         self._block: AbstractAsyncContextManager[None] | None = None
 
     def _prepare(self) -> None:
@@ -63,6 +65,7 @@ class TreeBlock:
                     ended_by = error
                 nursery.cancel_scope.cancel()
         finally:
+            self._over.set()
             if ended_by is not None:
                 try:
                     raise ended_by
@@ -76,10 +79,13 @@ class TreeBlock:
         self._started = True
 
     async def stop(self) -> None:
-        """Stop everything in reverse order and return when nothing is left of it."""
-        if self.supervisor.running:
+        """Stop everything in reverse order and return when nothing is left of it.
+
+        While it is only about to start, it starts nothing.
+        """
+        if self._started and not self._over.is_set():
             self.supervisor.ask_stop_tree("asked to stop")
-            await self.supervisor.wait_ended()
+            await self._over.wait()
 
     def is_running(self) -> bool:
         """Return whether the tree runs."""
@@ -106,8 +112,8 @@ class TreeBlock:
         left_by: BaseException | None = None
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._run)
                 try:
+                    await nursery.start(self._run)
                     yield
                 except BaseException as error:  # noqa: BLE001 - raised below
                     left_by = error  # the nursery is no business of the block's: it makes no group
@@ -119,3 +125,26 @@ class TreeBlock:
                     raise left_by
                 finally:
                     del left_by
+
+
+async def act_on_all(names: Iterable[str], act: Callable[[str], Awaitable[object]]) -> None:
+    """Await *act* for each of *names*, side by side, and return when all of them are over.
+
+    A `UnitFailedError` keeps none of the others from that. It is raised then as it is, several of
+    them as a group.
+    """
+    failures: list[Exception] = []
+
+    async def act_on(name: str) -> None:
+        try:
+            await act(name)
+        except UnitFailedError as failure:
+            failures.append(failure)
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(act_on, name)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise ExceptionGroup("units that did not become ready", failures)

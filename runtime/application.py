@@ -12,7 +12,7 @@ import trio
 
 from runtime import _late
 from runtime._secrets import Secrets
-from runtime._tree_block import Companion, TreeBlock
+from runtime._tree_block import Companion, TreeBlock, act_on_all
 from runtime.manifest import Manifest, load_manifest
 from runtime.pilot import ProcessPilot
 from runtime.process.host import Host
@@ -288,10 +288,18 @@ class Application(TreeBlock):
         `ValueError`s. Cancelled, it is stopped and forgotten all the same.
         """
         service = self._service(service_name)
-        await self.supervisor.remove(service_name)
-        service.attach(None)
-        self._services.pop(service_name, None)
+        try:
+            await self.supervisor.remove(service_name)
+        except trio.Cancelled:  # it goes all the same, only later
+            self._forget(service)
+            raise
+        self._forget(service)
         return True
+
+    def _forget(self, service: Service) -> None:
+        service.attach(None)
+        if self._services.get(service.name) is service:  # not yet another one of that name
+            del self._services[service.name]
 
     def get_service(self, name: str) -> Service | None:
         """Return the service of this name, or None."""
@@ -312,11 +320,11 @@ class Application(TreeBlock):
     async def start_enabled_services(self) -> None:
         """Start all services that are enabled and can be started, and return when they are ready.
 
-        Several failures are an `ExceptionGroup`.
+        Raises `UnitFailedError` for one that does not become so, when all others are; several
+        failures are an `ExceptionGroup`.
         """
-        async with trio.open_nursery() as nursery:
-            for service in self._enabled():
-                nursery.start_soon(self.supervisor.start_unit, service.name)
+        names = [service.name for service in self._enabled()]
+        await act_on_all(names, self.supervisor.start_unit)
 
     def _enabled(self) -> list[Service]:
         return [each for each in self._services.values() if each.is_enabled and each.can_start]

@@ -1,20 +1,18 @@
 """ProcessPilot: runs the processes of a manifest."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from typing import Any, Protocol, overload
-
-import trio
 
 from runtime import _late
 from runtime._control import control_unit
 from runtime._plugin_files import find_plugins
 from runtime._plugin_registry import PluginRegistry
 from runtime._problems import Problem, raise_any
-from runtime._tree_block import Companion, TreeBlock
+from runtime._tree_block import Companion, TreeBlock, act_on_all
 from runtime.plugin import Plugin
 from runtime.process import (
     NotRunningError,
@@ -30,7 +28,7 @@ from runtime.process.sampler import Sampler
 from runtime.process.specs import known_signal
 from runtime.process.stats import ProcessStats
 from runtime.process.unit import process_unit
-from runtime.supervision._exceptions import UnitFailedError, UnknownUnitError
+from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit
 
@@ -245,7 +243,7 @@ class ProcessPilot(TreeBlock):
 
         With an unknown name among them nothing is started.
         """
-        await self._for_all(self.unit_names(process_names), self.supervisor.start_unit)
+        await act_on_all(self.unit_names(process_names), self.supervisor.start_unit)
 
     async def stop_process(self, name: str) -> None:
         """Stop one process and return when nothing of it is left; errors as in `start_process`."""
@@ -253,14 +251,14 @@ class ProcessPilot(TreeBlock):
 
     async def stop_processes(self, process_names: list[str] | str) -> None:
         """Stop processes by name and return when nothing of them is left; see `start_processes`."""
-        await self._for_all(self.unit_names(process_names), self.supervisor.stop_unit)
+        await act_on_all(self.unit_names(process_names), self.supervisor.stop_unit)
 
     async def restart_processes(self, process_names: list[str] | str) -> None:
         """Restart processes by name and return when all are ready; errors as in `start_process`.
 
         With an unknown name among them nothing is restarted.
         """
-        await self._for_all(self.unit_names(process_names), self.supervisor.restart_unit)
+        await act_on_all(self.unit_names(process_names), self.supervisor.restart_unit)
 
     def send_signal(self, name: str, signal_name: str | Signals) -> None:
         """Send a signal, such as ``"SIGHUP"``, to a process, but not to what descends from it.
@@ -296,23 +294,6 @@ class ProcessPilot(TreeBlock):
                 raise UnknownUnitError(name, self.supervisor.names)
             found.update(dict.fromkeys(members or [name]))
         return list(found)
-
-    async def _for_all(self, names: list[str], act: Callable[[str], Awaitable[None]]) -> None:
-        failures: list[Exception] = []
-
-        async def act_on(name: str) -> None:
-            try:
-                await act(name)
-            except UnitFailedError as failure:
-                failures.append(failure)
-
-        async with trio.open_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(act_on, name)
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            raise ExceptionGroup("processes that did not become ready", failures)
 
     def set_process_affinity(self, process: HasPid, affinity: list[int] | None) -> None:
         """Let a running process run on the CPUs in *affinity* only; None changes nothing."""

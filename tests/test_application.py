@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -30,6 +31,7 @@ from runtime.exceptions import (
     IllegalTransitionError,
     ManifestError,
     ServiceFailedError,
+    UnitFailedError,
     UnitInUseError,
     UnknownServiceClassError,
     UnknownUnitError,
@@ -231,6 +233,54 @@ async def test_a_service_is_deregistered() -> None:
         assert app.register_service(TickerService, "base") is not base
 
 
+async def test_a_service_is_deregistered_also_when_nobody_waits_for_its_end() -> None:
+    stops, may_go = trio.Event(), trio.Event()
+
+    class SlowService(TickerService):
+        async def stop(self) -> None:
+            stops.set()
+            await may_go.wait()
+            await super().stop()
+
+    async with Application() as app:
+        slow = app.register_service(SlowService)
+        await slow.start()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await app.deregister_service("slow")
+        assert scope.cancelled_caught
+        await stops.wait()
+        assert app.get_service("slow") is None
+        with pytest.raises(DuplicateUnitError):  # it is not down yet
+            app.register_service(SlowService, "slow")
+        may_go.set()
+        await wait_all_tasks_blocked()
+        assert slow.manager.log == ["start", "stop"]
+        assert app.register_service(SlowService, "slow") is not slow
+
+
+async def test_one_service_that_fails_keeps_no_other_from_being_started() -> None:
+    class BadService(TickerService):
+        async def start(self) -> None:
+            raise OSError("no disk")
+
+    class LaterService(TickerService):
+        async def start(self) -> None:
+            await trio.sleep(5)
+            await super().start()
+
+    async with Application() as app:
+        bad = app.register_service(BadService)
+        later = app.register_service(LaterService)
+        with pytest.raises(UnitFailedError, match="no disk"):
+            await app.start_enabled_services()
+        assert later.status.state is ServiceState.RUNNING
+        app.register_service(BadService, "worse")
+        bad.configure({})
+        with pytest.RaisesGroup(UnitFailedError, UnitFailedError):
+            await app.start_enabled_services()
+
+
 async def test_a_configuration_with_autostart_starts_a_service() -> None:
     app = Application()
     before = app.register_service(StrictService, "before")
@@ -292,6 +342,53 @@ async def test_a_restart_policy_brings_a_service_back() -> None:
         await app.supervisor.wait_until("ticker", Stage.READY)
         assert service.manager.log == ["start", "stop", "start"]
         assert service.status.error is None
+
+
+class LateApplication(Application):
+    """What surrounds its tree takes until it *may_open*, or fails then."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__()
+        self.opens, self.may_open, self.failure = trio.Event(), trio.Event(), failure
+
+    @asynccontextmanager
+    async def _surroundings(self) -> AsyncGenerator[None]:
+        self.opens.set()
+        await self.may_open.wait()
+        if self.failure is not None:
+            raise self.failure
+        yield
+
+
+async def test_told_to_stop_while_it_is_about_to_start_it_starts_nothing() -> None:
+    app = LateApplication()
+    service = app.register_service(TickerService)
+    await app.stop()  # of what has not been asked to start
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app.start)
+        await app.opens.wait()
+        nursery.start_soon(app.stop)
+        await wait_all_tasks_blocked()
+        app.may_open.set()
+    assert service.manager.log == []
+    await app.stop()  # of what is over
+
+
+@pytest.mark.parametrize("as_block", [True, False])
+async def test_what_keeps_it_from_starting_is_raised_as_it_is(as_block: bool) -> None:
+    app = LateApplication(OSError("no store"))
+    app.may_open.set()
+
+    async def run() -> None:
+        if as_block:
+            async with app:
+                pass
+        else:
+            await app.start()
+
+    with pytest.raises(OSError, match="no store"):
+        await run()
+    await app.stop()
 
 
 # --- with a manifest ------------------------------------------------------------------------------
