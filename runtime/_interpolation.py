@@ -65,7 +65,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     """Return the variables that a file of ``NAME=value`` lines sets; raise `EnvFileError`.
 
     Quotes, comments and ``export`` are understood as shells and other tools do; a later line may
-    refer to an earlier one, or to our environment, as ``${NAME}``.
+    refer to an earlier one, or to our environment, as ``${NAME}``, but not in single quotes.
     """
     try:
         if not path.is_file():
@@ -81,11 +81,11 @@ def read_env_file(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     known = ChainMap(dict(os.environ), found)
     room = Room(_MB)
-    for name, value, line in _late.parse_env_file(text):
+    for name, value, line, is_literal in _late.parse_env_file(text):
         if name is None or value is None or "\0" in value:
             raise EnvFileError(path, line, "is no line of the form NAME=value")
         problems: list[Problem] = []
-        found[name] = _resolve(value, known, (), problems, room)
+        found[name] = value if is_literal else _resolve(value, known, (), problems, room)
         if room.left < 0:
             raise EnvFileError(path, line, "is larger than 1 MB with its variables put in")
         for problem in problems:

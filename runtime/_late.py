@@ -31,13 +31,19 @@ def logging_config() -> ModuleType:
     return importlib.import_module("logging.config")
 
 
-def parse_env_file(text: str) -> Iterator[tuple[str | None, str | None, int]]:
-    """Yield name, value and line of each entry in a file of variables, None for what is none."""
+def parse_env_file(text: str) -> Iterator[tuple[str | None, str | None, int, bool]]:
+    """Yield name, value and line of each entry in a file of variables, None for what is none.
+
+    The last one of each tells whether the value stands in single quotes.
+    """
     parser = importlib.import_module("dotenv.parser")
     for binding in parser.parse_stream(io.StringIO(text)):
         if binding.error or binding.key is not None:
             key = None if binding.error else binding.key
-            yield key, binding.value, binding.original.line
+            written = binding.original.string
+            before = written[: len(written) - len(written.lstrip())]  # the empty lines above it
+            is_literal = written.partition("=")[2].lstrip().startswith("'")
+            yield key, binding.value, binding.original.line + before.count("\n"), is_literal
 
 
 def parse_json(text: str) -> object:

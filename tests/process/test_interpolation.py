@@ -89,7 +89,8 @@ def test_a_file_of_variables_is_read_as_other_tools_do(
         "# a comment\n\n"
         "HOST=localhost\n"
         "export PORT = 5432  # the usual one\n"
-        "URL='http://${HOST}:$PORT'\n"
+        'URL="http://${HOST}:$PORT"\n'
+        "PASSWORD = 'a${b $${c\\'d\"#'  # as it is\n"
         'LINES="a\nb"\n'
         "EMPTY=\n"
         "WHERE=${FROM_OUTSIDE}/${MISSING:-default}\n",
@@ -99,6 +100,7 @@ def test_a_file_of_variables_is_read_as_other_tools_do(
         "HOST": "localhost",
         "PORT": "5432",
         "URL": "http://localhost:$PORT",
+        "PASSWORD": "a${b $${c'd\"#",
         "LINES": "a\nb",
         "EMPTY": "",
         "WHERE": "outside/default",
@@ -109,6 +111,7 @@ def test_a_file_of_variables_is_read_as_other_tools_do(
     ("content", "line", "problem"),
     [
         (b"A=1\nnonsense\n", 2, "is no line of the form NAME=value"),
+        (b"A=1\n\n# more\r\n \n\tnonsense\n", 5, "is no line of the form NAME=value"),
         (b"A=1\n=2\n", 2, "is no line of the form NAME=value"),
         (b"A='1\n", 1, "is no line of the form NAME=value"),
         (b"A=1\0\n", 1, "is no line of the form NAME=value"),
@@ -122,7 +125,10 @@ def test_a_file_of_variables_is_read_as_other_tools_do(
             "is larger than 1 MB with its variables put in",
         ),
     ],
-    ids=["no assignment", "no name", "open quote", "NUL", "no text", "unset", "large", "a bomb"],
+    ids=[
+        *("no assignment", "empty lines", "no name", "open quote", "NUL", "no text", "unset"),
+        *("large", "a bomb"),
+    ],
 )
 def test_what_is_no_file_of_variables_is_told_with_its_line(
     tmp_path: Path, content: bytes, line: int, problem: str
