@@ -12,11 +12,12 @@ _LARGEST_MB = 10
 _LARGEST = _LARGEST_MB * 1024 * 1024
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, suffix: str | None = None) -> Document:
     """Read *path*; raise `DocumentError` when it cannot be read or is not well-formed.
 
     A file that ends in ``.toml`` is read as TOML, one that ends in ``.json`` as JSON, and any other
-    as YAML. No text takes more than about a second for each megabyte that it has begun.
+    as YAML; with *suffix* it is read as if it ended so. No text takes more than about a second for
+    each megabyte that it has begun.
     """
     content = _read(path)
     try:
@@ -24,8 +25,10 @@ def read_document(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise DocumentError(path, line, "is no text in UTF-8") from error
-    read = read_toml if path.suffix.lower() == ".toml" else read_yaml
-    return read(path, text)
+    suffix = (path.suffix if suffix is None else suffix).lower()
+    if suffix == ".toml":
+        return read_toml(path, text)
+    return read_yaml(path, text, is_json=suffix == ".json")
 
 
 def _read(path: Path) -> bytes:

@@ -54,9 +54,8 @@ _CONSTRUCT: Final[Mapping[str, Callable[[yaml.ScalarNode], object]]] = {
 }
 
 
-def read_yaml(path: Path, text: str) -> Document:
+def read_yaml(path: Path, text: str, *, is_json: bool) -> Document:
     """Read the YAML or JSON in *text*; raise `DocumentError` when it is not well-formed."""
-    is_json = path.suffix.lower() == ".json"
     if is_json:
         text = _SURROGATES.sub(_join_surrogates, text)
     if text.count("%TAG") > _MOST_TAG_DIRECTIVES:

@@ -48,6 +48,24 @@ def test_a_manifest_is_read_from_json_and_from_yaml(tmp_path: Path, method: Any)
     assert manifest.processes[0].path == tmp_path / "tool"
 
 
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        (ProcessManifest.from_json, '{"stop_within_sec": 1e1, "processes": [%s]}'),
+        (ProcessManifest.from_toml, "stop_within_sec = 1e1\nprocesses = [%s]"),
+        (ProcessManifest.from_yaml, "stop_within_sec: 10\nprocesses: [%s]"),
+    ],
+)
+def test_a_file_is_read_as_it_was_asked_for_whatever_it_is_called(
+    tmp_path: Path, method: Any, text: str
+) -> None:
+    entry = '{name = "p", path = "/bin/sh"}'
+    if method != ProcessManifest.from_toml:
+        entry = '{"name": "p", "path": "/bin/sh"}'
+    (tmp_path / "shop.conf").write_text(text % entry)
+    assert method(tmp_path / "shop.conf").stop_within_sec == 10
+
+
 def test_a_file_that_is_none_is_a_value_error(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="No such file"):
         ProcessManifest.from_json(tmp_path / "missing.json")
