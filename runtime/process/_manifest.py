@@ -116,18 +116,24 @@ class ProcessManifest(BaseModel):
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Load a manifest from a JSON file; relative paths start at its folder."""
-        return cls.from_yaml(path)
+        return cls._from_file(Path(path), ".json")
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:
         """Load a manifest from a TOML file; relative paths start at its folder."""
-        return cls.from_yaml(path)
+        return cls._from_file(Path(path), ".toml")
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
-        """Load a manifest from a YAML file; relative paths start at its folder."""
-        path = Path(path)
-        source = prepare(read_document(path).data, path.parent)
+        """Load a manifest from a YAML file, or from one that ends in ``.json`` or ``.toml``.
+
+        Relative paths start at its folder.
+        """
+        return cls._from_file(Path(path))
+
+    @classmethod
+    def _from_file(cls, path: Path, suffix: str | None = None) -> Self:
+        source = prepare(read_document(path, suffix).data, path.parent)
         raise_any(list(source.problems))
         return cls.model_validate(source.data)
 
@@ -360,6 +366,7 @@ class ProcessManifest(BaseModel):
         problems: list[Problem] = []
         name = self.control_server
         kinds = [each.kind for each in self.entries() if name in (each.name, each.replica_of)]
+        kinds += ["group" for group in self.groups if group.name == name]
         if name is not None and kinds:
             words = f"there is already a {kinds[0]} {name!r}, and the control server is a unit, too"
             problems.append(Problem(("control_server",), f"{words}; rename the {kinds[0]}"))

@@ -323,6 +323,10 @@ class Process(BaseModel):
             return data
         data = dict(data)
         if "processor_affinity" in data:
+            if "affinity" in data:
+                raise ValueError(
+                    "has both `affinity` and `processor_affinity`; leave one of them out"
+                )
             data["affinity"] = data.pop("processor_affinity")
         if data.get("command") is not None:
             data.setdefault("path", SHELL)

@@ -139,7 +139,7 @@ def _start(
     before = None
     if command.affinity is not None:
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, command.affinity)
+        _set_affinity(command.affinity)
     try:
         return subprocess.Popen(
             list(argv),
@@ -154,3 +154,11 @@ def _start(
     finally:
         if before is not None:
             os.sched_setaffinity(0, before)
+
+
+def _set_affinity(cpus: Sequence[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:  # a control group may have less CPUs than the host
+        words = f"none of the CPUs {', '.join(map(str, cpus))} may be used here (affinity)"
+        raise OSError(error.errno, words) from error

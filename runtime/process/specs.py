@@ -39,10 +39,15 @@ def known_signal(name: str) -> str:
 SignalName = Annotated[str, AfterValidator(known_signal)]
 
 
+def _number(digits: str, base: int = 10) -> int:
+    """Return what *digits* stand for; of more than there can be, something that is too large."""
+    return int(digits.lstrip("0")[:20] or "0", base)
+
+
 def _exit_code(value: object) -> object:
     words = "must be an exit code from 0 to 255, or the name of a signal"
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        value = int(value[-20:])
+        value = _number(value.strip())
     if isinstance(value, str):
         return known_signal(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_CODE:
@@ -98,7 +103,7 @@ def _umask(value: object) -> object:
         digits = value.strip().removeprefix("0o")
         if not digits or set(digits) - _OCTAL:
             raise ValueError('must be octal digits, such as "027"')
-        value = int(digits[-20:], 8)
+        value = _number(digits, 8)
     elif isinstance(value, bool) or not isinstance(value, int):
         raise ValueError('must be octal digits in quotes, such as "027"')  # noqa: TRY004
     elif value > 7 and not set(str(value)) - _OCTAL and set(f"{value:o}") - set("027"):

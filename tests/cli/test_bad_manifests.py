@@ -153,9 +153,9 @@ path = "sh"
 HOOKS = """
 class P(Plugin):
     def get_lifecycle_hooks(self): return {"announce": {}}
-    def get_ready_strategies(self): return {"answers": None}
+    def get_ready_strategies(self): return {"answers": print}
     def get_stats_handlers(self): return {"export": []}
-    def get_control_servers(self): return {"telnet": None}
+    def get_control_servers(self): return {"telnet": print}
 """
 
 ALL = "strategy: one_for_all"
@@ -520,6 +520,10 @@ BAD: dict[str, Bad] = {
         "success_exit_codes: [0, 256]",
         "success_exit_codes.1: must be an exit code from 0 to 255, or the name of a signal",
     ),
+    "exit code of many digits": process(
+        "success_exit_codes: ['100000000000000000003']",
+        "success_exit_codes.0: must be an exit code from 0 to 255, or the name of a signal",
+    ),
     "exit code below zero": process(
         "success_exit_codes: [-15]",
         "success_exit_codes.0: must be an exit code from 0 to 255, or the name of a signal",
@@ -557,6 +561,10 @@ BAD: dict[str, Bad] = {
     ),
     "CPU that is not there": process(
         "affinity: [0, 100000]", f"affinity.1: there is no CPU 100000 here, only 0 to {CPUS - 1}"
+    ),
+    "CPUs in both spellings": entry(
+        "affinity: [0], processor_affinity: [0]",
+        "3: processes.bad: has both `affinity` and `processor_affinity`; leave one of them out",
     ),
     "no CPU": process(
         "processor_affinity: []", "processor_affinity: names no CPU; leave it out for all of them"
@@ -827,6 +835,14 @@ BAD: dict[str, Bad] = {
         "class P(Plugin):\n    def get_stats_handlers(self): pass",
         "4: plugins: get_stats_handlers of the plugin P returned no mapping but NoneType",
     ),
+    "plugin with a wrong event": plugins(
+        "class P(Plugin):\n    def get_lifecycle_hooks(self): return {'x': {'prestart': [print]}}",
+        "4: plugins: …P has for 'x' the event 'prestart', …; did you mean 'pre_start'?",
+    ),
+    "plugin with a hook that is in no list": plugins(
+        "class P(Plugin):\n    def get_lifecycle_hooks(self): return {'x': {'pre_start': print}}",
+        "4: plugins: …P has for 'x' and pre_start no list of functions but …",
+    ),
     "unknown hook": plugins(
         HOOKS,
         "3: processes.bad.lifecycle_hooks.0: …'anounce'; did you mean 'announce'?",
@@ -1031,6 +1047,10 @@ BAD: dict[str, Bad] = {
     "control server by the name of a process": Bad(
         f"{GOOD}- {{name: tcp, path: sh}}\ncontrol_server: tcp\n",
         ("4: control_server: there is already a process 'tcp', …, too; rename the process",),
+    ),
+    "control server of a group's name": raw(
+        f"{GOOD}control_server: tcp\ngroups: [{{name: tcp, {ALL}, members: [healthy]}}]\n",
+        "3: control_server: there is already a group 'tcp', …, too; rename the group",
     ),
     "control server by the name of a service": Bad(
         f"{GOOD}control_server: tcp\nservices: [{{name: tcp, class: '{IDLE}'}}]\n",

@@ -104,6 +104,7 @@ def test_a_umask_is_octal_text_or_what_yaml_makes_of_it(written: Any, umask: int
         (777, '777 is ambiguous; write octal digits in quotes: "777"'),
         (1777, 'is out of range, which is "000" to "777"'),
         ("1777", 'is out of range, which is "000" to "777"'),
+        ("1" + "0" * 20, 'is out of range, which is "000" to "777"'),
         ("7" * 100_000, 'is out of range, which is "000" to "777"'),
         (-1, 'is out of range, which is "000" to "777"'),
         ("028", 'must be octal digits, such as "027"'),

@@ -149,7 +149,7 @@ async def test_a_missing_working_directory_is_named_instead_of_the_program(
         ({"env": {"A=B": "1"}}, "illegal environment variable name"),
         ({"env": {"A": "\0"}}, "embedded null byte"),
         ({"argv": ["/bin/true", "\0"]}, "embedded null byte"),
-        ({"affinity": [100_000]}, "Invalid argument"),
+        ({"affinity": [100_000]}, r"none of the CPUs 100000 may be used here \(affinity\)"),
     ],
     ids=["variable name", "variable", "argument", "cpu"],
 )
