@@ -58,7 +58,8 @@ def prepare(data: object, folder: Path) -> Source:
     }
     base = head.get("base_directory")
     if base is None or isinstance(base, str):
-        head["base_directory"] = str(folder / (base or ""))
+        # Absolute: what is wrong with a file in it is told in the same words by whoever reads it.
+        head["base_directory"] = os.path.abspath(folder / (base or ""))  # noqa: PTH100 - links stay
     variables, failure = _variables(head)
     missing: list[Problem] = []
     rest = {

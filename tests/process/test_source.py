@@ -133,6 +133,8 @@ def test_a_file_of_variables_that_cannot_be_read_is_the_one_problem_of_what_it_s
         f"1: env_file: {tmp_path}/missing.env: there is no such file",
         "4: processes.q.tiemout: unknown key; did you mean 'timeout'?",
     ]
+    monkeypatch.chdir(tmp_path)
+    assert len(problems(Path(path.name))) == 2
     with pytest.raises(ProblemsError, match="there is no such file"):
         ProcessManifest.from_yaml(path)
     with pytest.raises(ValueError, match=r"env_file: .*there is no such file"):
