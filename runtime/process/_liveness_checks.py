@@ -6,7 +6,8 @@ from pathlib import Path
 from runtime._problems import Problem, ProblemsError
 
 from ._executable import Finder
-from ._notify import OURS_ALONE, SUPPORTED
+from ._inherited import OURS_ALONE
+from ._notify import SUPPORTED
 from .models import Process
 from .readiness import STRATEGIES
 

@@ -25,13 +25,6 @@ from runtime.supervision.unit import UnitHandle
 from .child import Child
 from .family import Family
 
-#: What the service manager that we run under, if there is one, means for us and for nobody else.
-OURS_ALONE: Final = frozenset(
-    {
-        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
-        *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"),
-    }
-)
 #: The variables that a process which may tell something is given.
 SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE: Final = "WATCHDOG_USEC"

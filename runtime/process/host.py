@@ -13,6 +13,7 @@ from runtime import _procfs
 from runtime._roster import Roster
 from runtime._secrets import Secrets
 
+from ._inherited import Inherited
 from .output import Line
 from .sampler import Sampler
 
@@ -44,7 +45,8 @@ class Host:
 
     *sampler* takes the statistics of the processes, where somebody runs one.
 
-    *secrets* are those of the tree, which hide what has been looked up.
+    *secrets* are those of the tree, which hide what has been looked up. *inherited* is what its
+    processes have of our own environment.
 
     *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
     down; unset, they inherit ours.
@@ -65,6 +67,7 @@ class Host:
     open_files: tuple[int, int] | None = None
     sampler: Sampler | None = None
     secrets: Secrets = field(default_factory=Secrets)
+    inherited: Inherited = field(default_factory=Inherited)
     spawning: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 2))
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))

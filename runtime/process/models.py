@@ -41,7 +41,7 @@ from runtime.supervision.unit import UnitHandle
 
 from ._exceptions import HookError
 from ._executable import Finder
-from ._notify import OURS_ALONE
+from ._inherited import hand_down
 from ._state import ProcessState, process_lifecycle
 from .hooks import call_plugin, one_at_a_time
 from .host import Host
@@ -591,16 +591,20 @@ class Process(BaseModel):
             problems += [Problem(location, problem)] if problem else []
 
     def merged_env(
-        self, marker: Mapping[str, str], own: Mapping[str, str] | None = None
+        self,
+        marker: Mapping[str, str],
+        own: Mapping[str, str] | None = None,
+        inherited: Mapping[str, str] | None = None,
     ) -> dict[str, str]:
         """Return the environment that the child gets: what we inherit, and what it is to have.
 
-        *own* is its `env` with the secrets in it; without it, references stay as they are. What a
-        service manager above us has set for us alone is not handed down.
+        *own* is its `env` with the secrets in it; without it, references stay as they are.
+        *inherited* is what children have of our environment, where somebody knows it already. What
+        a service manager above us has set for us alone is not handed down.
         """
         own = self.env if own is None else own
         account = self._privileges.variables if self._privileges is not None else {}
-        ours = {name: value for name, value in os.environ.items() if name not in OURS_ALONE}
+        ours = hand_down(os.environ) if inherited is None else inherited
         return {**self._shared_env, **ours, **account, **own, **marker}
 
     def share_env(self, variables: Mapping[str, str]) -> None:

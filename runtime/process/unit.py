@@ -101,7 +101,7 @@ class _Run:
             name=process.name,
             argv=process.command,
             working_directory=process.working_directory,
-            env=process.merged_env(host.marker(process.name), own),
+            env=process.merged_env(host.marker(process.name), own, host.inherited.get()),
             affinity=process.affinity,
             privileges=process.privileges,
         )

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.exceptions import UnresponsiveError
-from runtime.process._notify import OURS_ALONE, Notices, NotifySocket, parse_notice
+from runtime.process._inherited import OURS_ALONE
+from runtime.process._notify import Notices, NotifySocket, parse_notice
 from runtime.process.family import Family
 from runtime.process.host import Host
 from runtime.process.readiness import Candidate, bind
