@@ -13,9 +13,8 @@ ProcessError
 """
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,19 @@ def exit_in_words(returncode: int) -> str:
     return f"killed by {name}"
 
 
-def processes_in_words(processes: Iterable[tuple[int, str | None]]) -> str:
-    """Return pids and their names as a person would say them: ``pid 12 (python3), pid 13 (sh)``."""
-    return ", ".join(f"pid {pid} ({name})" if name else f"pid {pid}" for pid, name in processes)
+# So many processes are named. There may be thousands, and each event would have all of them.
+_MOST_NAMED = 20
+
+
+def processes_in_words(pids: Sequence[int], find_name: Callable[[int], str | None]) -> str:
+    """Return pids and their names as a person would say them: ``pid 12 (python3), pid 13 (sh)``.
+
+    The first twenty are named, and the others counted.
+    """
+    names = ((pid, find_name(pid)) for pid in pids[:_MOST_NAMED])
+    named = ", ".join(f"pid {pid} ({name})" if name else f"pid {pid}" for pid, name in names)
+    more = len(pids) - _MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
 
 
 class ProcessExitedError(ProcessError):
@@ -256,8 +265,8 @@ class SurvivorsError(ProcessError):
 
     @property
     def survivors(self) -> str:
-        """What is still there, in words: ``pid 12 (python3), pid 13 (sh)``."""
-        return processes_in_words(zip_longest(self.pids, self.programs[: len(self.pids)]))
+        """What is still there, in words: ``pid 12 (python3), pid 13 (sh)``; twenty are named."""
+        return processes_in_words(self.pids, dict(zip(self.pids, self.programs, strict=False)).get)
 
     def __str__(self) -> str:
         return f"{self.survivors} outlived SIGKILL; it is not started again while that is there"

@@ -252,7 +252,7 @@ async def open_child(
 
 
 def _in_words(pids: list[int]) -> str:
-    return processes_in_words((pid, _procfs.read_title(pid)) for pid in pids)
+    return processes_in_words(pids, _procfs.read_title)
 
 
 def _failure_in_words(returncode: int | None, limit_sec: float) -> str:

@@ -17,7 +17,7 @@ from runtime.process import (
     SpawnError,
     SurvivorsError,
 )
-from runtime.process._exceptions import exit_in_words
+from runtime.process._exceptions import exit_in_words, processes_in_words
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,18 @@ def test_problems_are_told_with_their_places() -> None:
     assert isinstance(error, ValueError)
     assert str(error) == "processes.0.path: is missing; x: no"
     assert len(error.problems) == 2
+
+
+def test_of_many_processes_some_are_named_and_the_others_counted() -> None:
+    asked: list[int] = []
+
+    def find_name(pid: int) -> str:
+        asked.append(pid)
+        return "sh"
+
+    words = processes_in_words(range(1, 501), find_name)
+    assert words.startswith("pid 1 (sh), pid 2 (sh), ")
+    assert words.endswith("pid 20 (sh) and 480 more")
+    assert asked == list(range(1, 21))
+    assert processes_in_words([7], lambda _: None) == "pid 7"
+    assert SurvivorsError("p", [7, 8], ["sh"]).survivors == "pid 7 (sh), pid 8"
