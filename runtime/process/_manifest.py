@@ -19,7 +19,7 @@ from runtime._groups import GroupSpec, companions, find_group_problems, units_by
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
 from runtime._secrets import SecretSource
-from runtime._specs import Entry, Seconds, SecondsAboveZero, UnitName
+from runtime._specs import Entry, Period, Seconds, SecondsAboveZero, UnitName
 from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
@@ -86,7 +86,7 @@ class ProcessManifest(BaseModel):
         " of every process; our own environment wins over it. Unset: none.",
         examples=[".env"],
     )
-    stats_interval_sec: SecondsAboveZero | None = Field(
+    stats_interval_sec: Period | None = Field(
         default=None,
         description="Seconds between two looks at what the processes use, while somebody wants to"
         " know; unset: 1, and in Python what `ProcessPilot` is given.",

@@ -772,7 +772,8 @@ BAD: dict[str, Bad] = {
         "ceilings: 500", "ceilings: must be a mapping of keys to values"
     ),
     "a period of nothing": top(
-        "stats_interval_sec: 0", "stats_interval_sec: input should be greater than 0"
+        "stats_interval_sec: 0.001",
+        "stats_interval_sec: input should be greater than or equal to 0.01",
     ),
     "a period that is true": top(
         "stats_interval_sec: true", "stats_interval_sec: must be a number, not true or false"
