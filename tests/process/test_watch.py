@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from runtime.process.host import Host
-from runtime.process.readiness import Candidate, bind
+from runtime.process.readiness import Candidate, _watch, bind
 from runtime.process.readiness import file as module
 
 NEVER = 1_000_000.0
@@ -149,6 +149,41 @@ async def test_beside_the_events_we_look(tmp_path: Path, monkeypatch: pytest.Mon
         await trio.testing.wait_all_tasks_blocked(0.05)
         (tmp_path / "ready").touch()
         await passed.wait()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while it looks", "before it looks"])
+async def test_a_disk_that_hangs_holds_up_no_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Any, late: bool
+) -> None:
+    before = look.fds()
+    hangs, may_go_on, came_back = threading.Event(), threading.Event(), threading.Event()
+    set_now = _watch.FolderWatch.set
+
+    def hang(at_first: bool) -> None:
+        if at_first is late:
+            hangs.set()
+            may_go_on.wait(20)
+            came_back.set()
+
+    def set_late(watch: _watch.FolderWatch) -> None:
+        hang(True)
+        set_now(watch)
+
+    def follow(path: Path) -> Path:
+        hang(False)
+        return path
+
+    monkeypatch.setattr(_watch.FolderWatch, "set", set_late)
+    monkeypatch.setattr(_watch, "_follow", follow)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_file, tmp_path / "ready", trio.Event())
+            await look.true(hangs.is_set)
+            nursery.cancel_scope.cancel()
+        assert not came_back.is_set()
+    finally:
+        may_go_on.set()
+    await look.true(lambda: look.fds() == before)  # what the thread had to end is ended
 
 
 async def test_what_cannot_be_looked_at_is_told(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def is_there(
 ) -> bool:
     """Return whether *path* exists, by one look in a thread, in which *before* is called first.
 
-    Cancelled, a look at a disk that hangs is left to itself, unless there is something before it.
+    Cancelled, a look at a disk that hangs is left to itself.
     """
 
     def look() -> str:
@@ -73,9 +73,7 @@ async def is_there(
             return f"{path}: {error.strerror}"
         return ""
 
-    obstacle = await trio.to_thread.run_sync(
-        look, limiter=host.checks, abandon_on_cancel=before is None
-    )
+    obstacle = await trio.to_thread.run_sync(look, limiter=host.checks, abandon_on_cancel=True)
     candidate.obstacle = obstacle
     return not obstacle
 
