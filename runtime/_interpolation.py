@@ -85,7 +85,9 @@ def read_env_file(path: Path) -> dict[str, str]:
         if name is None or value is None or "\0" in value:
             raise EnvFileError(path, line, "is no line of the form NAME=value")
         problems: list[Problem] = []
-        found[name] = value if is_literal else _resolve(value, known, (), problems, room)
+        # (Who writes a secret there means one, whatever the quotes, and is told that it is none.)
+        stays = is_literal and BEGIN not in value
+        found[name] = value if stays else _resolve(value, known, (), problems, room)
         if room.left < 0:
             raise EnvFileError(path, line, "is larger than 1 MB with its variables put in")
         for problem in problems:
