@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from runtime._listening import parse_bind
-from runtime.process.specs import FilePath
+from runtime._specs import FilePath
 
 #: A name without its port, as it is compared with what a request gives.
 HostName = Annotated[

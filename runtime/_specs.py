@@ -1,9 +1,12 @@
 """What a manifest may say of any unit, whatever its kind."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Protocol, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,6 +39,31 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), IsNumber]
 Count = Annotated[int, Field(ge=0), IsNumber]
 CountAboveZero = Annotated[int, Field(ge=1), IsNumber]
 UnitName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^/\x00-\x1f]+$")]
+
+
+def without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not contain a NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(without_nul)]
+
+# The kernel takes no longer ones; and what is looked for folder by folder is looked for quickly.
+_LONGEST_PATH = 4_095
+_MOST_FOLDERS = 100
+
+
+def _possible_path(path: Path) -> Path:
+    text = without_nul(str(path))
+    if len(os.fsencode(text)) > _LONGEST_PATH:
+        raise ValueError(f"is longer than {_LONGEST_PATH} bytes; no path may be")
+    if text.count("/") > _MOST_FOLDERS:
+        raise ValueError(f"goes through more than {_MOST_FOLDERS} folders")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_possible_path)]
 
 
 class Dependency(BaseModel):

@@ -19,7 +19,7 @@ from runtime._groups import GroupSpec, companions, find_group_problems, units_by
 from runtime._interpolation import EnvFileError, read_env_file
 from runtime._problems import Named, Problem, ProblemsError, did_you_mean, raise_any
 from runtime._secrets import SecretSource
-from runtime._specs import Entry, Period, Seconds, SecondsAboveZero, UnitName
+from runtime._specs import Entry, FilePath, Period, Seconds, SecondsAboveZero, UnitName
 from runtime.supervision._exceptions import DependencyCycleError
 from runtime.supervision.graph import Condition, Requirement, start_order
 from runtime.supervision.restart import RestartWhen
@@ -30,7 +30,6 @@ from ._log_checks import find_log_problems
 from ._source import expand_replicas, prepare
 from .models import Process
 from .privileges import Rights
-from .specs import FilePath
 
 # Replicas that wait for replicas: a few lines could ask for half a million edges.
 _MOST_EDGES = 50_000

@@ -27,10 +27,12 @@ from runtime._secrets import SecretSource, has_secrets, resolve_secrets
 from runtime._specs import (
     Dependency,
     Entry,
+    FilePath,
     Period,
     RestartSpec,
     Seconds,
     SecondsAboveZero,
+    Text,
     UnitName,
 )
 from runtime.supervision._exceptions import in_words
@@ -57,14 +59,12 @@ from .specs import (
     CommandLine,
     Cpu,
     ExitCode,
-    FilePath,
     LogSpec,
     Nice,
     ProcessHealthSpec,
     Replicas,
     Rlimit,
     SignalName,
-    Text,
     Umask,
     VariableName,
 )

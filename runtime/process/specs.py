@@ -1,9 +1,7 @@
 """What a manifest may say of a process in blocks of their own, and the types that fields share."""
 
-import os
 import resource
 import signal
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
@@ -16,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from runtime._specs import HealthSpec, IsNumber, Seconds
+from runtime._specs import FilePath, HealthSpec, IsNumber, Seconds, Text, without_nul
 
 MOST_REPLICAS: Final = 1_000
 
@@ -62,20 +60,13 @@ ExitCode = Annotated[
 ]
 
 
-def _without_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("must not contain a NUL character")
-    return text
-
-
 def _variable_name(name: str) -> str:
     if not name or "=" in name:
         raise ValueError("the name of a variable must not be empty nor contain '='")
     return name
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
-CommandLine = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+CommandLine = Annotated[str, Field(min_length=1), AfterValidator(without_nul)]
 VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 HIGHEST_ID = 2**32 - 2  #: of a user or group; the one above it means none
@@ -159,23 +150,6 @@ Rlimit = Annotated[
     tuple[Limit, Limit],
     BeforeValidator(_rlimit, json_schema_input_type=Limit | tuple[Limit, Limit]),
 ]
-
-
-# The kernel takes no longer ones; and what is looked for folder by folder is looked for quickly.
-_LONGEST_PATH = 4_095
-_MOST_FOLDERS = 100
-
-
-def _possible_path(path: Path) -> Path:
-    text = _without_nul(str(path))
-    if len(os.fsencode(text)) > _LONGEST_PATH:
-        raise ValueError(f"is longer than {_LONGEST_PATH} bytes; no path may be")
-    if text.count("/") > _MOST_FOLDERS:
-        raise ValueError(f"goes through more than {_MOST_FOLDERS} folders")
-    return path
-
-
-FilePath = Annotated[Path, AfterValidator(_possible_path)]
 
 
 class ProcessHealthSpec(HealthSpec):

@@ -875,7 +875,7 @@ BAD: dict[str, Bad] = {
     "http address that is a port": top(
         "http: 8410",
         "http: must be an address such as 127.0.0.1:8410 or unix:run/http.sock,"
-        " or {bind: ADDRESS, hosts: [NAME]}, or off",
+        " or {bind: ADDRESS, hosts: [NAME], token_file: PATH}, or off",
     ),
     "http address of a list": top("http: [off]", "http: must be an address such as …, or off"),
     "http address in an unknown key": top(

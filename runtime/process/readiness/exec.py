@@ -10,12 +10,12 @@ from typing import Self
 from pydantic import Field
 
 from runtime._problems import Problem, ProblemsError
+from runtime._specs import Text
 from runtime.process._exceptions import SpawnError, SurvivorsError, exit_in_words
 from runtime.process.child import StopPlan, open_child
 from runtime.process.host import Host
 from runtime.process.output import Output, StreamName
 from runtime.process.spawn import Command
-from runtime.process.specs import Text
 from runtime.supervision.budget import StopBudget
 from runtime.supervision.unit import UnitHandle
 

@@ -11,9 +11,8 @@ import trio
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from runtime import _late
-from runtime._specs import IsNumber
+from runtime._specs import FilePath, IsNumber, Text
 from runtime.process.host import Host
-from runtime.process.specs import FilePath, Text
 
 from ._candidate import Candidate, Strategy, probing
 from ._params import Expression, Params, Places

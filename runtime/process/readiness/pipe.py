@@ -8,8 +8,8 @@ from typing import Self
 import trio
 from pydantic import Field
 
+from runtime._specs import FilePath
 from runtime.process.host import Host
-from runtime.process.specs import FilePath
 
 from ._candidate import Candidate, Strategy
 from ._params import Params, Places

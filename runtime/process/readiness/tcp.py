@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field
 
 from runtime import _procfs
 from runtime._problems import Problem, ProblemsError, raise_any
+from runtime._specs import FilePath, Text
 from runtime.process.host import Host
-from runtime.process.specs import FilePath, Text
 
 from ._candidate import Candidate, Strategy, probing
 from ._params import Params, Places, Port
