@@ -312,6 +312,7 @@ def purge(step: Step) -> int:
 def purge_over(step: Step, over_before: datetime, limit: int | None) -> list[str]:
     """Forget what has been over, see `BaseStateBackend.purge`; return the ids."""
     gone = step.all(_PURGE, micros(over_before), -1 if limit is None else limit)
+    step.stale = bool(gone)
     for _, status in gone:
         step.tally[status_of(status)] -= 1
     return [invocation_id for invocation_id, _ in gone]
@@ -337,8 +338,10 @@ def add_history(step: Step, line: InvocationHistory) -> None:
 def set_result(step: Step, invocation_id: str, result: str) -> None:
     """Store a result (JSON text); raises `InvocationNotFoundError`."""
     _known(step.one(_SET_RESULT, result, invocation_id), invocation_id)
+    step.stale = True
 
 
 def set_error(step: Step, invocation_id: str, error: ErrorRecord) -> None:
     """Store an error; raises `InvocationNotFoundError`."""
     _known(step.one(_SET_ERROR, error.to_json(), invocation_id), invocation_id)
+    step.stale = True
