@@ -190,6 +190,7 @@ class WorkerPool:
                     )
                 )
                 childs.close()
+                task_status.report_pid(child.pid)
                 worker = WorkerProcess(name, child, connection)
                 ended = worker.ended
                 await self._attend(worker, child, ours, task_status)

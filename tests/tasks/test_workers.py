@@ -129,6 +129,12 @@ async def test_without_a_console_what_they_print_is_logged(
     assert texts == {"hello", "hello, again"}
 
 
+async def test_the_status_of_a_worker_has_its_pid(tasks: ModuleType, app: Application) -> None:
+    pid = await (await tasks.where.submit()).result()
+    assert pid in {each.pid for each in app.supervisor.statuses() if each.kind == "worker"}
+    assert app.supervisor.status("worker").pid is None
+
+
 async def test_they_know_themselves_and_submit_others(tasks: ModuleType, app: Application) -> None:
     parent = await tasks.submit_others.submit([3, 4])
     me, three, four, once, again = await parent.result()
