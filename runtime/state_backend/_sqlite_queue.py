@@ -37,7 +37,7 @@ from ._sqlite_rows import (
     record_of,
     status_of,
 )
-from .base import MOVE_ERRORS, InvocationHistory
+from .base import MOST_HELD_BACK, MOVE_ERRORS, InvocationHistory
 from .changes import Change
 
 _I: Final = InvocationStatus
@@ -198,9 +198,13 @@ def claim(
     waiting = [_ready(step, name, of_tasks, page) for name in names]
     in_order = waiting[0] if len(waiting) == 1 else heapq.merge(*waiting, key=_order)
     statuses = (_I.PENDING, _I.RUNNING) if start else (_I.PENDING,)
+    held_back = 0
     for found in in_order:
         if found.running_key is not None and step.key_taken(found.running_key):
             step.move(found, hold_back_moves(found.stored, runner_id))
+            held_back += 1
+            if held_back == MOST_HELD_BACK:
+                break
             continue
         invocation_id = found.invocation_id
         moves = [

@@ -291,7 +291,10 @@ class Runner:
                 running = self._running.get(change.invocation_id)
                 if running is not None:
                     running.end(Ended.CANCELLED)
-            elif change.status.is_available_for_run():
+            elif (
+                # A claim that has held some back may have stopped for that.
+                change.status.is_available_for_run() or change.status is _I.CONCURRENCY_CONTROLLED
+            ):
                 self._expect_more()
         if not changes:  # something has changed, nobody here knows what
             self._expect_more()

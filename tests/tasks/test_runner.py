@@ -13,6 +13,7 @@ import trio
 from runtime import Application, Supervisor
 from runtime.invocation import InvocationCancelledError, InvocationStatus
 from runtime.invocation.moves import Recovery
+from runtime.state_backend.base import MOST_HELD_BACK
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.supervision import Unit
 from runtime.tasks import Invocation, RunnerSettings, TaskError, TaskHome
@@ -399,6 +400,26 @@ async def test_a_thread_that_waits_and_is_left_behind_ends_once_and_leaves_its_s
             assert "was left behind, and can submit nothing" in said[1]
             assert await (await work.submit()).result() == "done"
             assert len(children) == 1
+
+
+@virtual
+async def test_what_waits_behind_many_that_are_held_back_is_not_forgotten() -> None:
+    app = Application(runners=[{"concurrency": 2}])
+
+    @app.task(running_concurrency="task")
+    async def alone(number: int) -> None:
+        await trio.sleep(10_000)
+
+    @app.task
+    async def other() -> str:
+        return "done"
+
+    with trio.move_on_after(10):
+        async with app:
+            await alone.submit_many([(number,) for number in range(MOST_HELD_BACK + 10)])
+            behind = await other.submit()
+            with trio.fail_after(5):
+                assert await behind.result() == "done"
 
 
 @virtual

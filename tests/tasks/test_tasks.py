@@ -517,6 +517,8 @@ def test_a_task_is_found_by_the_name_of_its_function_where_that_is_one(app: Appl
     task = app.task(nothing)
     assert app.tasks.find(task.name) is task
     assert app.tasks.find("nothing") is task
+    with pytest.raises(UnknownTaskError, match="did you mean 'nothing'"):
+        app.tasks.find("nothin")
     other = Application().task(nothing)
     other.name = "elsewhere.nothing"
     app.tasks.add(other)
