@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from runtime import Application, Supervisor
-from runtime.invocation import InvocationCancelledError, InvocationStatus
+from runtime.invocation import InvocationCancelledError, InvocationStatus, NewInvocation
 from runtime.invocation.moves import Recovery
 from runtime.state_backend.base import MOST_HELD_BACK
 from runtime.state_backend.memory import MemoryStateBackend
@@ -416,10 +416,19 @@ async def test_what_waits_behind_many_that_are_held_back_is_not_forgotten() -> N
 
     with trio.move_on_after(10):
         async with app:
-            await alone.submit_many([(number,) for number in range(MOST_HELD_BACK + 10)])
-            behind = await other.submit()
+            new = [
+                NewInvocation(
+                    invocation_id=str(number),
+                    task=alone.name,
+                    arguments=f'{{"number": {number}}}',
+                    running_key="k",
+                )
+                for number in range(MOST_HELD_BACK + 10)
+            ]
+            last = NewInvocation(invocation_id="last", task=other.name)
+            await app.state_backend.register([*new, last])  # all of them in one step
             with trio.fail_after(5):
-                assert await behind.result() == "done"
+                assert await other.invocation("last").result() == "done"
 
 
 @virtual
