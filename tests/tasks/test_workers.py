@@ -170,6 +170,10 @@ async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
     history = await invocation.history()
     reasons = [line.execution_context for line in history if line.execution_context]
     assert any("killed by SIGKILL" in reason for reason in reasons), reasons
+    # And so do the events of its unit, which its policy has restarted.
+    assert sum(each.restarts for each in app.supervisor.statuses() if each.kind == "worker") == 1
+    told = [entry.item for entry in app.supervisor.events.tail()]
+    assert any("SIGKILL" in each.reason for each in told if each.unit.startswith("worker/"))
 
 
 async def test_a_runner_that_is_restarted_has_workers_again(
