@@ -35,7 +35,7 @@ class TaskKeywords(TypedDict, total=False):
     queue: str
     priority: int
     max_retries: int
-    retry_for: RetryFor
+    retry_for: RetryFor | list[type[Exception]]
     retry_delay_sec: float
     retry_factor: float
     max_retry_delay_sec: float
