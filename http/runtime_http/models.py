@@ -161,7 +161,9 @@ class UnitView(BaseModel):
     ran_sec: float | None = Field(description="Seconds from start to end of an ended generation.")
     error: str | None = Field(description="What ended the last generation badly.")
     stop: StopView | None = Field(description="Its part of a stop under way.")
-    pid: int | None = Field(default=None, description="Of a process that runs: its pid.")
+    pid: int | None = Field(
+        default=None, description="Of a process or a worker that runs: its pid."
+    )
 
 
 class TreeView(BaseModel):

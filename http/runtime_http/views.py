@@ -126,7 +126,7 @@ def view_unit(application: Application, status: UnitStatus) -> UnitView:
         ran_sec=status.ran_sec,
         error=None if error is None else supervisor.mask(str(error)) or type(error).__name__,
         stop=stop,
-        pid=_pid(application, status),
+        pid=status.pid,
     )
 
 
@@ -230,13 +230,6 @@ def view_line(entry: Entry[Line]) -> LogLine:
     return LogLine(
         number=entry.sequence, stream=line.stream, text=line.text, timestamp=line.timestamp
     )
-
-
-def _pid(application: Application, status: UnitStatus) -> int | None:
-    if application.pilot is None or status.kind != "process":
-        return None
-    process = application.pilot.get_process_by_name(status.name)
-    return None if process is None else process.pid or None
 
 
 def _finite(value: float) -> float | None:

@@ -74,9 +74,7 @@ class Report:
         await trio.to_thread.run_sync(_late.rich, abandon_on_cancel=True)
         if self._supervisor.stopping is None:
             statuses = [s for s in self._supervisor.statuses() if s.kind != HTTP_KIND]
-            pilot = self._application.pilot
-            running = pilot.get_running_process() if pilot is not None else None
-            pids = {status.name: status.pid for status in running or ()}
+            pids = {status.name: status.pid or 0 for status in statuses}
             render = partial(
                 render_table,
                 coloured=self._console.coloured,

@@ -273,7 +273,7 @@ def _tell_end(invocation_id: str, result: InvocationResult, *, as_json: bool) ->
     if as_json:
         _put({"invocation_id": invocation_id, **result.model_dump(mode="json")})
     elif good:
-        click.echo(json.dumps(result.result, ensure_ascii=False, separators=(",", ":")))
+        _put(result.result)
     else:
         why = "" if result.error is None else f": {result.error.type}: {result.error.message}"
         click.echo(f"{invocation_id}: {result.status}{why}", err=True)

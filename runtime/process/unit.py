@@ -58,6 +58,7 @@ class _Run:
                 ) as child,
             ):
                 process.note_spawned(child.pid)
+                task_status.report_pid(child.pid)
                 attendance = Attendance(process, self._host, child, task_status, notify)
                 failure = await attendance.run()
         except SurvivorsError as error:
@@ -66,6 +67,7 @@ class _Run:
         finally:
             if child is not None:
                 process.note_ended(child.returncode)
+                task_status.report_pid(None)
                 await call_last_hooks(process, PopenView(child), self._host, task_status)
         if failure is not None:
             try:

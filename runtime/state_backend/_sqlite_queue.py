@@ -37,7 +37,7 @@ from ._sqlite_rows import (
     record_of,
     status_of,
 )
-from .base import MOVE_ERRORS, InvocationHistory
+from .base import MOST_HELD_BACK, MOVE_ERRORS, InvocationHistory
 from .changes import Change
 
 _I: Final = InvocationStatus
@@ -198,9 +198,13 @@ def claim(
     waiting = [_ready(step, name, of_tasks, page) for name in names]
     in_order = waiting[0] if len(waiting) == 1 else heapq.merge(*waiting, key=_order)
     statuses = (_I.PENDING, _I.RUNNING) if start else (_I.PENDING,)
+    held_back = 0
     for found in in_order:
         if found.running_key is not None and step.key_taken(found.running_key):
             step.move(found, hold_back_moves(found.stored, runner_id))
+            held_back += 1
+            if held_back == MOST_HELD_BACK:
+                break
             continue
         invocation_id = found.invocation_id
         moves = [
@@ -312,6 +316,7 @@ def purge(step: Step) -> int:
 def purge_over(step: Step, over_before: datetime, limit: int | None) -> list[str]:
     """Forget what has been over, see `BaseStateBackend.purge`; return the ids."""
     gone = step.all(_PURGE, micros(over_before), -1 if limit is None else limit)
+    step.stale = bool(gone)
     for _, status in gone:
         step.tally[status_of(status)] -= 1
     return [invocation_id for invocation_id, _ in gone]
@@ -337,8 +342,10 @@ def add_history(step: Step, line: InvocationHistory) -> None:
 def set_result(step: Step, invocation_id: str, result: str) -> None:
     """Store a result (JSON text); raises `InvocationNotFoundError`."""
     _known(step.one(_SET_RESULT, result, invocation_id), invocation_id)
+    step.stale = True
 
 
 def set_error(step: Step, invocation_id: str, error: ErrorRecord) -> None:
     """Store an error; raises `InvocationNotFoundError`."""
     _known(step.one(_SET_ERROR, error.to_json(), invocation_id), invocation_id)
+    step.stale = True

@@ -197,6 +197,7 @@ class Step:
         "changes",
         "cursor",
         "now",
+        "stale",
         "tally",
         "untold",
     )
@@ -210,6 +211,8 @@ class Step:
         self.tally: Final[Counter[InvocationStatus | None]] = Counter()
         #: Whether something has changed that no change tells: what is gone, a runner that is new.
         self.untold = False
+        #: Whether something that is over was changed or forgotten, which nobody waits for.
+        self.stale = False
         self._history: list[tuple[Any, ...]] = []
         self._updates: list[tuple[Any, ...]] = []
         self._inserts: list[tuple[Any, ...]] = []

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 MOST_BYTES: Final = 16_384
 #: "Something has changed": what is sent instead of too many changes, or after some were lost.
 LOOK: Final = b"look"
+#: Longer than times of files stay the same while things happen: a tick of any kernel.
+_TICK_NS: Final = 100_000_000
 
 
 def pack(changes: list[Change]) -> bytes:
@@ -60,12 +63,25 @@ class Wakeups:
     def __init__(self, folder: Path, directory: int, own: socket.socket, name: str) -> None:
         self._folder, self._directory, self._socket, self._name = folder, directory, own, name
         self._known_at = -1
+        self._in_trouble = False
         self._others: dict[str, bytes] = {}  #: what each is still to be told first
 
     def tell(self, changes: list[Change] | None) -> None:
-        """Tell all others (None: that they are to look); who cannot take it now is told later."""
-        if not self._find_others():
+        """Tell all others (None: that they are to look); who cannot take it now is told later.
+
+        An empty list: nobody waits for what has changed, but who remembers it is to forget it.
+        """
+        try:
+            if not self._find_others():
+                return
+        except OSError as error:  # too many open files, say
+            if not self._in_trouble:
+                words = "%s cannot be looked into, so nobody is told of changes: %s"
+                _log.warning(words, self._folder, error)
+            self._in_trouble, self._known_at = True, -1
+            self._others = dict.fromkeys(self._others, LOOK)
             return
+        self._in_trouble = False
         message = LOOK if changes is None else pack(changes)
         for name, owed in list(self._others.items()):
             self._send(name, owed or message)
@@ -88,7 +104,9 @@ class Wakeups:
     def _find_others(self) -> bool:
         changed_at = os.fstat(self._directory).st_mtime_ns
         if changed_at != self._known_at:
-            self._known_at = changed_at
+            # Who comes in the same tick of the kernel's clock as this look changes that no more.
+            settled = time.time_ns() - changed_at > _TICK_NS
+            self._known_at = changed_at if settled else -1
             names = {each.name for each in os.scandir(self._directory)} - {self._name}
             self._others = {name: self._others.get(name, b"") for name in names}
         return bool(self._others)
@@ -97,7 +115,7 @@ class Wakeups:
         return _address(self._directory, name)
 
     async def run(self, tell: Callable[[list[Change] | None], None]) -> None:
-        """Call *tell* with what others have changed; None when it is not known what."""
+        """Call *tell* with what others have changed, see `tell`; None when it is not known what."""
         while True:
             await anyio.wait_readable(self._socket)
             for changes in self._received():

@@ -68,12 +68,14 @@ Queue = deque[Job[Any]]
 class Batch(NamedTuple):
     """What belongs to one transaction: whom to answer, and what has changed when it is committed.
 
-    *untold*: something has changed that none of the changes tells.
+    *untold*: something has changed that none of the changes tells; *stale*: and something that is
+    over, which others may remember.
     """
 
     jobs: list[Job[Any]]
     changes: list[Change]
     untold: bool
+    stale: bool
 
 
 class _Transaction:
@@ -83,7 +85,7 @@ class _Transaction:
         self._db, self._make_step = db, make_step
         self.jobs: Final[list[Job[Any]]] = []
         self.changes: Final[list[Change]] = []
-        self.untold = False
+        self.untold = self.stale = False
         self._tally: Counter[InvocationStatus | None] = Counter()
 
     def run(self, queue: Queue) -> None:
@@ -118,6 +120,7 @@ class _Transaction:
             if step.tally:
                 self._tally.update(step.tally)
             self.untold |= step.untold
+            self.stale |= step.stale
         finally:
             step.cursor.close()
         self._db.execute("RELEASE operation")
@@ -135,8 +138,8 @@ def commit_together(
         jobs = transaction.jobs or [queue.popleft() for _ in range(len(queue))]
         for job in jobs:
             job.fail(failure)
-        return Batch(jobs, [], False)
-    return Batch(transaction.jobs, transaction.changes, transaction.untold)
+        return Batch(jobs, [], untold=False, stale=False)
+    return Batch(transaction.jobs, transaction.changes, transaction.untold, transaction.stale)
 
 
 class Writer:

@@ -118,6 +118,9 @@ def read_cursor(cursor: str | None) -> int | None:
 
 _LONGEST_CURSOR: Final = 18  # digits; a higher place is no number of SQLite
 
+#: So many are held back by one claim of the bundled stores.
+MOST_HELD_BACK: Final = 1_000
+
 #: What is wrong with a move, and not with the store.
 MOVE_ERRORS: Final = (InvocationStatusError, InvocationNotFoundError)
 
@@ -308,7 +311,8 @@ class BaseStateBackend(ABC):
 
         What it returns is pending and owned, with *start* running. Where *queues* or *tasks* are
         given only theirs are taken. One whose running key is taken becomes concurrency_controlled,
-        and is rerouted when the key is free.
+        and is rerouted when the key is free. A claim that has held many back may stop before
+        *limit*, so that nobody waits long for it: who hears that some were held back asks again.
         """
 
     @abstractmethod

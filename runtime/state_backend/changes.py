@@ -151,6 +151,10 @@ class Changes:
         """Remember no more of this one: its result was changed, or it is not there any more."""
         self._known.pop(invocation_id, None)
 
+    def forget_all(self) -> None:
+        """Remember nothing more: it may be that nobody has told of what was changed."""
+        self._known.clear()
+
     def publish_unknown(self) -> None:
         """Tell who listens that something has changed that nobody here knows."""
         self._known.clear()

@@ -52,6 +52,7 @@ from runtime.invocation.status import (
 
 from ._loop import ANY_LOOP, this_loop
 from .base import (
+    MOST_HELD_BACK,
     MOVE_ERRORS,
     BaseStateBackend,
     HasId,
@@ -421,11 +422,15 @@ class MemoryStateBackend(BaseStateBackend):
         now = self.now()
         changes: list[Change] = []
         steps = (_I.PENDING, _I.RUNNING) if start else (_I.PENDING,)
+        held_back = 0
         with closing(self._waiting.take(now, queues, tasks)) as waiting:
             for row in waiting:
                 key = row.asked.running_key
                 if key is not None and key in self._running_keys:
                     self._make(hold_back_moves(row.stored, runner_id), now, changes)
+                    held_back += 1
+                    if held_back == MOST_HELD_BACK:
+                        break
                     continue
                 for status in steps:
                     standing = advance(row.standing, status, runner_id, now)

@@ -187,8 +187,12 @@ class SQLiteStateBackend(BaseStateBackend):
         if self._writer is not None:
             # By itself, and not by what the writer's task would do later: a turn of the loop less.
             soon(self._writer.answer, batch)
-        if wakeups is not None and (batch.changes or batch.untold):
+        if wakeups is None:
+            return
+        if batch.changes or batch.untold:
             wakeups.tell(None if batch.untold else batch.changes)
+        if batch.stale and not batch.untold:
+            wakeups.tell([])
 
     def _tell(self, batch: Batch) -> None:
         if batch.changes:
@@ -211,17 +215,21 @@ class SQLiteStateBackend(BaseStateBackend):
         if changes is None:
             self.changes.publish_unknown()
             self.changes.look_again()
+        elif not changes:
+            self.changes.forget_all()
         else:
             self.changes.publish(changes)
 
     async def _look_now_and_then(self) -> None:
         while True:
             await anyio.sleep(LOOK_SEC)
-            if self.changes.wanted:
-                try:
-                    await self._look()
-                except StateBackendError as error:  # whoever asks for something is told as well
-                    _log.warning("%s cannot be looked at: %s", self.url, error)
+            if not self.changes.wanted:
+                self.changes.forget_all()  # nobody looks whether that is still so
+                continue
+            try:
+                await self._look()
+            except StateBackendError as error:  # whoever asks for something is told as well
+                _log.warning("%s cannot be looked at: %s", self.url, error)
 
     async def _look(self) -> None:
         # The writing connection sees what others have committed, and not what it has itself.

@@ -150,7 +150,7 @@ class Keeper:
         slot = self._slot
         slot.live, slot.budget, slot.interruptible = False, None, None
         slot.error, slot.ended = error, trio.current_time()
-        slot.healthy, slot.status_text = None, ""
+        slot.healthy, slot.status_text, slot.pid = None, "", None
 
     def _begin(self) -> bool:
         """Enter the unit's next generation, unless it or its table forbids to start it as it is."""
@@ -192,6 +192,7 @@ class Keeper:
             on_note=partial(self._tree.note, slot),
             on_health=self._note_health,
             on_status_text=self._note_status_text,
+            on_pid=partial(setattr, slot, "pid"),
             hold=partial(self._hold, budget),
         )
         with as_current_unit(handle), trio.CancelScope() as slot.interruptible:

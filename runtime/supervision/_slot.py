@@ -44,6 +44,7 @@ class Slot:
     ended: float | None = None
     healthy: bool | None = None
     status_text: str = ""
+    pid: int | None = None
     restart_at: float = 0.0
     next_restart_at: datetime | None = None
     cause: int | None = None  # the event that will explain this unit's next move
@@ -129,6 +130,7 @@ class Slot:
             error=self.error,
             healthy=self.healthy,
             status_text=self.status_text,
+            pid=self.pid,
         )
 
 

@@ -64,7 +64,7 @@ class UnitHandle:
 
     __slots__ = (
         *("_hold", "_on_ending", "_on_failing", "_on_good_end", "_on_health", "_on_note"),
-        *("_on_started", "_on_status_text"),
+        *("_on_pid", "_on_started", "_on_status_text"),
         *("budget", "path"),
     )
 
@@ -80,12 +80,14 @@ class UnitHandle:
         on_note: Callable[[str], None] = lambda _: None,
         on_health: Callable[[bool, str], None] = lambda _, __: None,
         on_status_text: Callable[[str], None] = lambda _: None,
+        on_pid: Callable[[int | None], None] = lambda _: None,
         hold: Holder | None = None,
     ) -> None:
         self.path, self.budget = path, budget
         self._on_started, self._on_note = on_started, on_note
         self._on_ending, self._on_good_end, self._on_failing = on_ending, on_good_end, on_failing
         self._on_health, self._on_status_text = on_health, on_status_text
+        self._on_pid = on_pid
         self._hold = hold or self._hold_alone
 
     def started(self, value: object = None) -> None:  # noqa: ARG002 - the protocol of Trio's TaskStatus
@@ -134,6 +136,10 @@ class UnitHandle:
         """Let the status of the unit show *text*, which it says of itself; it is no event."""
         self._on_status_text(text)
 
+    def report_pid(self, pid: int | None) -> None:
+        """Let the status of the unit show the process that runs for it; None: it has ended."""
+        self._on_pid(pid)
+
 
 _current_unit: ContextVar[UnitHandle | None] = ContextVar("current_unit", default=None)
 
@@ -175,7 +181,7 @@ class UnitStatus:
 
     *ready_after_sec* is the time from start to ready of the running generation, *ran_sec* that to
     its end once there is one, *waiting_for* the names whose conditions do not hold yet, *error*
-    what ended the last generation badly.
+    what ended the last generation badly, *pid* the process that runs for it alone, if one does.
     """
 
     name: str
@@ -195,6 +201,7 @@ class UnitStatus:
     note: str = ""
     healthy: bool | None = None
     status_text: str = ""
+    pid: int | None = None
 
     @property
     def ready(self) -> bool:

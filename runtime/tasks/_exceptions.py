@@ -94,7 +94,8 @@ class UnknownTaskError(TaskError, LookupError):
     def __str__(self) -> str:
         if self.ambiguous:
             return f"several tasks are named {self.name!r}; say which: {', '.join(self.known)}"
-        return f"there is no task {self.name!r}{did_you_mean(self.name, self.known)}"
+        functions = [each.rpartition(".")[2] for each in self.known]
+        return f"there is no task {self.name!r}{did_you_mean(self.name, [*self.known, *functions])}"
 
 
 class DuplicateTaskError(TaskError, ValueError):

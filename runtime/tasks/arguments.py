@@ -17,7 +17,7 @@ from pydantic import (
     ValidationError,
     with_config,
 )
-from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, to_json
 from typing_extensions import TypedDict
 
 from runtime._model_errors import in_our_words
@@ -72,6 +72,14 @@ class Signature:
             for p in self._signature.parameters.values()
             if p.default is not inspect.Parameter.empty
         }
+        rests: dict[Any, object] = {
+            inspect.Parameter.VAR_POSITIONAL: [],
+            inspect.Parameter.VAR_KEYWORD: {},
+        }
+        #: What is stored of those that nobody has given.
+        self._unsaid = self._defaults | {
+            p.name: rests[p.kind] for p in self._signature.parameters.values() if p.kind in rests
+        }
 
     @staticmethod
     def _field(parameter: inspect.Parameter) -> Any:  # noqa: ANN401 - a type
@@ -114,7 +122,8 @@ class Signature:
                     return self._to_json(self._validate(values), warnings="error").decode()
                 except (ValidationError, PydanticSerializationError, ValueError):
                     pass  # what is wrong with it is told below
-        return self.check(self._bind(args, kwargs))
+        bound = self._bind(args, kwargs)
+        return self._dump(lambda: bound)
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -132,9 +141,15 @@ class Signature:
         return kind is inspect.Parameter.VAR_POSITIONAL
 
     def check(self, values: Mapping[str, Any]) -> str:
-        """Return these arguments, by name, as a JSON object; raise `TaskArgumentsError`."""
+        """Return these arguments, by name and as JSON has them, as those of `dump` are stored.
+
+        So bytes are base64, and times are text. Raises `TaskArgumentsError`.
+        """
+        return self._dump(lambda: {**self._unsaid, **self._validate_json(to_json(values))})
+
+    def _dump(self, find: Callable[[], dict[str, Any]]) -> str:
         try:
-            valid = self._validate(dict(values))
+            valid = self._validate(find())
             return self._to_json(valid, warnings="error").decode()
         except ValidationError as error:
             raise TaskArgumentsError(self._task, _problems(error)) from None

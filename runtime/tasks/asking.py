@@ -89,7 +89,7 @@ class InvocationInWorker(CurrentInvocation):
         self.attempt: int = call["attempt"]
         self.retries: int = call["retries"]
 
-    def pausing(self) -> AbstractAsyncContextManager[None]:
+    def pausing(self, awaited: str) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - as elsewhere
         """Raise `OnlySubmitsError`."""
         raise OnlySubmitsError("wait")
 

@@ -59,8 +59,8 @@ class Waiter(Protocol):
 
     invocation_id: str
 
-    def pausing(self) -> AbstractAsyncContextManager[None]:
-        """Pause for the length of the block."""
+    def pausing(self, awaited: str) -> AbstractAsyncContextManager[None]:
+        """Pause for the length of the block, which waits for the invocation *awaited*."""
         ...
 
     def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -132,7 +132,7 @@ class Invocation(Generic[R_co]):
             outcome = await self._backend.get_outcome(self.invocation_id)
             if outcome.status.is_over():
                 return outcome
-        async with nullcontext() if waiter is None else waiter.pausing():
+        async with nullcontext() if waiter is None else waiter.pausing(self.invocation_id):
             return await self._backend.wait_over(self.invocation_id)
 
     async def result(self) -> R_co:

@@ -7,7 +7,11 @@ from contextlib import suppress
 import trio
 
 from runtime._tasks_spec import JobEntry
-from runtime.invocation._exceptions import InvocationCancelledError, InvocationStatusError
+from runtime.invocation._exceptions import (
+    InvocationCancelledError,
+    InvocationRejectedError,
+    InvocationStatusError,
+)
 from runtime.invocation.status import InvocationStatus
 from runtime.supervision.unit import Unit, UnitHandle
 
@@ -41,5 +45,7 @@ def job_unit(home: TaskHome, job: JobEntry) -> Unit:
             raise InvocationCancelledError(invocation.invocation_id)
         if outcome.status is InvocationStatus.FAILED and outcome.error is not None:
             raise JobFailedError(job.name, task.name, outcome.error.type, outcome.error.message)
+        if outcome.status is InvocationStatus.CONCURRENCY_CONTROLLED_FINAL:
+            raise InvocationRejectedError(invocation.invocation_id)
 
     return Unit(name=job.name, body=run, kind="job", requirements=job.requirements)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from inspect import iscoroutinefunction
 from math import inf
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from runtime.invocation.models import DEFAULT_QUEUE, OnDuplicate
 from runtime.supervision.restart import RestartPolicy, delay_before
@@ -21,6 +22,9 @@ class ConcurrencyControl(StrEnum):
     KEYS = "keys"  #: those with the same values of the key arguments
 
 
+#: Priorities are from minus this to this.
+MOST_PRIORITY: Final = 1_000_000
+
 #: Which errors are tried again: classes, or a function that says so.
 RetryFor = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -31,7 +35,7 @@ class TaskKeywords(TypedDict, total=False):
     queue: str
     priority: int
     max_retries: int
-    retry_for: RetryFor
+    retry_for: RetryFor | list[type[Exception]]
     retry_delay_sec: float
     retry_factor: float
     max_retry_delay_sec: float
@@ -75,7 +79,9 @@ class TaskOptions:
         if isinstance(self.key_arguments, str):
             raise TypeError(f"key_arguments are a tuple of names: ({self.key_arguments!r},)")
         object.__setattr__(self, "key_arguments", tuple(self.key_arguments))
+        check_place(self.queue, self.priority)
         self._check_numbers()
+        self._check_retry_for()
         by_keys = ConcurrencyControl.KEYS in {
             self.running_concurrency,
             self.registration_concurrency,
@@ -84,15 +90,25 @@ class TaskOptions:
             raise ValueError('key_arguments go with a concurrency of "keys", and with no other')
 
     def _check_numbers(self) -> None:
-        if self.max_retries < 0:
-            raise ValueError("max_retries cannot be negative")
+        if not is_whole(self.max_retries, 0):
+            raise ValueError("max_retries is a whole number from 0 on")
         for name in ("retry_delay_sec", "max_retry_delay_sec", "retry_factor"):
-            if not 0 <= getattr(self, name) < inf:  # nor NaN
+            if not is_number(getattr(self, name)):
                 raise ValueError(f"{name} is a number from 0 on")
-        if self.timeout_sec is not None and not 0 < self.timeout_sec < inf:
+        if self.timeout_sec is not None and not (is_number(self.timeout_sec) and self.timeout_sec):
             raise ValueError("timeout_sec is a number greater than 0; leave it out for no limit")
-        if not isinstance(self.priority, int):
-            raise TypeError("priority is a whole number")
+
+    def _check_retry_for(self) -> None:
+        wanted: object = self.retry_for
+        if isinstance(wanted, list):
+            wanted = tuple(wanted)
+            object.__setattr__(self, "retry_for", wanted)
+        if callable(wanted) and not isinstance(wanted, type) and not iscoroutinefunction(wanted):
+            return
+        for each in wanted if isinstance(wanted, tuple) else (wanted,):
+            if not (isinstance(each, type) and issubclass(each, Exception)):
+                words = "retry_for is a tuple of classes of errors, or a plain function that takes"
+                raise TypeError(f"{words} an error and says whether to try again; not {each!r}")
 
     def retry_after(self, error: Exception, retries: int, *, timed_out: bool) -> float | None:
         """Return the seconds until the next attempt, or None when *error* is the end.
@@ -115,3 +131,24 @@ class TaskOptions:
             return wanted(error)
         classes = wanted if isinstance(wanted, tuple) else (wanted,)
         return TimeoutError in classes if timed_out else isinstance(error, classes)
+
+
+def is_number(value: object) -> bool:
+    """Return whether *value* is a number from 0 on."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and 0 <= value < inf  # type: ignore[operator]  # nor NaN
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Return whether *value* is a whole number from *least* on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_place(queue: object, priority: object) -> None:
+    """Raise `ValueError` for a queue or a priority that no invocation can have."""
+    if not (isinstance(queue, str) and queue):
+        raise ValueError(f"queue is the name of a queue, and not {queue!r}")
+    if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > MOST_PRIORITY:
+        raise ValueError(
+            f"priority is a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}, not {priority!r}"
+        )

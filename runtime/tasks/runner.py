@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import trio
 
+from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.models import Move, RunnerRecord
-from runtime.invocation.moves import Recovery
+from runtime.invocation.moves import OWNED, Recovery
 from runtime.invocation.status import InvocationStatus
 from runtime.state_backend.base import MOVE_ERRORS, BaseStateBackend
 from runtime.state_backend.changes import Change
@@ -24,6 +25,7 @@ from .bodies import Bodies, FailedInWorkerError
 from .failures import Failure, failure_of
 from .home import TaskHome
 from .invocation import cancel_children, waiting_in
+from .options import is_number, is_whole
 from .running import Ended, RunningInvocation, Slots
 from .whereabouts import this_process
 from .workers import WorkerDiedError, WorkerPool
@@ -44,7 +46,7 @@ class RunnerSettings:
     It says every *heartbeat_sec* seconds that it is alive, and counts as dead when that was
     *lease_sec* seconds ago. A task that was the death of *quarantine_after* workers ends failed. At
     its end it waits *drain_sec* seconds at most, and never longer than the tree's stop, for what
-    runs.
+    runs. Raises `ValueError` for a value that cannot be.
     """
 
     name: str = "runner"
@@ -56,6 +58,27 @@ class RunnerSettings:
     lease_sec: float = 10.0
     quarantine_after: int = 3
     drain_sec: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.queues is not None and not isinstance(self.queues, str):
+            object.__setattr__(self, "queues", tuple(self.queues))
+        for problem in self._problems():
+            raise ValueError(f"runner {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        for name, least in (("concurrency", 1), ("processes", 0), ("quarantine_after", 1)):
+            if not is_whole(getattr(self, name), least):
+                yield f"{name} is a whole number from {least} on"
+        if self.recycle_after is not None and not is_whole(self.recycle_after, 1):
+            yield "recycle_after is a whole number from 1 on; leave it out for never"
+        if self.drain_sec is not None and not is_number(self.drain_sec):
+            yield "drain_sec is a number of seconds from 0 on; leave it out for the whole stop"
+        if not (is_number(self.heartbeat_sec) and self.heartbeat_sec):
+            yield "heartbeat_sec is a number of seconds greater than 0"
+        elif not (is_number(self.lease_sec) and self.lease_sec > self.heartbeat_sec):
+            yield f"lease_sec is longer than heartbeat_sec ({self.heartbeat_sec:g})"
+        if isinstance(self.queues, str):
+            yield f"queues are several names: [{self.queues!r}]"
 
 
 class _Lane:
@@ -98,6 +121,10 @@ class _Due:
         """Ask the next time."""
         self._known = False
         self._untaken.clear()
+
+    def is_past(self, now: datetime) -> bool:
+        """Return whether the one that was found is due *now*, by the clock of the store."""
+        return self._known and self._next is not None and self._next <= now
 
     async def find(self) -> datetime | None:
         """Return when the next one is due, or an earlier time; None if none is."""
@@ -230,6 +257,9 @@ class Runner:
             await trio.sleep(self.settings.heartbeat_sec)
             known = dict(self._running)
             await self.backend.heartbeat(self._record())
+            if self._due.is_past(self.backend.now()):  # the host has slept, or its clock was set
+                self._due.forget()
+                self._expect_more()
             owned = await self.backend.get_owned(self.runner_id)
             unknown = await self._give_back(unknown, owned.keys() - known.keys())
             for invocation_id, running in known.items():
@@ -261,7 +291,10 @@ class Runner:
                 running = self._running.get(change.invocation_id)
                 if running is not None:
                     running.end(Ended.CANCELLED)
-            elif change.status.is_available_for_run():
+            elif (
+                # A claim that has held some back may have stopped for that.
+                change.status.is_available_for_run() or change.status is _I.CONCURRENCY_CONTROLLED
+            ):
                 self._expect_more()
         if not changes:  # something has changed, nobody here knows what
             self._expect_more()
@@ -327,9 +360,25 @@ class Runner:
         with unit.budget.polite(wait_sec, what=what):
             while self._running:
                 self._wake = trio.Event()
+                if await self._waits_in_vain():
+                    break
                 await self._wake.wait()
         for running in list(self._running.values()):
             running.end(Ended.STOPPED)
+
+    async def _waits_in_vain(self) -> bool:
+        """Return whether all that runs is paused, and waits for what waits for a runner itself.
+
+        This one takes it no more, and nobody may.
+        """
+        if not all(running.paused for running in self._running.values()):
+            return False
+        for awaited in {each for running in self._running.values() for each in running.awaited}:
+            with suppress(InvocationNotFoundError):
+                status = (await self.backend.get_outcome(awaited)).status
+                if status in OWNED or status.is_over():
+                    return False
+        return True
 
     # --- one body ---------------------------------------------------------------------------------
 
@@ -337,6 +386,8 @@ class Runner:
         handed_over = False
         try:
             moves, death = await self._attempt(running)
+            if running.paused and moves:  # it ends in a thread that waits, and was left behind
+                moves.insert(0, self._move(running, _I.RESUMED))
             if running.ended is Ended.LOST:
                 return
             if death is None and running.ended is not Ended.CANCELLED:
@@ -449,6 +500,7 @@ class Runner:
             # What it raises when it has been cut off says nothing; what is not its own travels on.
             failure = failure_of(running.task, error, running.retries)
         finally:
+            running.note_over()
             waiting_in.reset(token)
         if failure is None or running.scope.cancel_called:
             return self._moves_of_cut_off(running), None

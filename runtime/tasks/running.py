@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
@@ -15,6 +16,7 @@ from runtime.invocation.models import StoredInvocation
 from runtime.invocation.status import InvocationStatus
 from runtime.supervision.unit import current_unit
 
+from ._exceptions import TaskError
 from .invocation import Invocation, waiting_in
 from .task import Task
 
@@ -25,7 +27,6 @@ _I = InvocationStatus
 class Ended(StrEnum):
     """Why a body was not left to its own end."""
 
-    TIMED_OUT = "timed out"
     CANCELLED = "cancelled"
     STOPPED = "stopped with its runner"
     LOST = "lost: its runner does not own it any more"
@@ -65,8 +66,8 @@ class CurrentInvocation(Invocation[Any]):
     retries: int  #: how often it was tried again before this attempt
 
     @abstractmethod
-    def pausing(self) -> AbstractAsyncContextManager[None]:
-        """Be paused for the length of the block, while the body waits for another one."""
+    def pausing(self, awaited: str) -> AbstractAsyncContextManager[None]:
+        """Be paused for the length of the block, while the body waits for *awaited*."""
 
     @abstractmethod
     def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -85,8 +86,11 @@ class RunningInvocation(CurrentInvocation):
         self.ended: Ended | None = None
         self.paused: bool = False
         self.retries: int = stored.retries
+        #: The ids of what its tasks wait for, and how many of them do.
+        self.awaited: Counter[str] = Counter()
         self._slots, self._move = slots, move
-        self._waits = 0  # of its tasks that wait for others
+        self._holds_slot = True
+        self._over = False  # its attempt, which a thread may outlive
         self._moving = trio.Lock()
 
     def end(self, why: Ended) -> None:
@@ -96,18 +100,26 @@ class RunningInvocation(CurrentInvocation):
             self.scope.cancel()
 
     @asynccontextmanager
-    async def pausing(self) -> AsyncGenerator[None]:
+    async def pausing(self, awaited: str) -> AsyncGenerator[None]:
         """Be paused while any of its tasks is in this block, and hold no slot of the runner."""
-        self._waits += 1
+        self.awaited[awaited] += 1
         try:
             await self._pause_or_resume()
             yield
         finally:
-            self._waits -= 1
+            self.awaited[awaited] -= 1
+            if not self.awaited[awaited]:
+                del self.awaited[awaited]
             await self._pause_or_resume()
 
     def call_from_plain(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what *function* returns on the loop; for threads that the loop has started."""
+        """Return what *function* returns on the loop; for threads that the loop has started.
+
+        Raises `TaskError` in one that was left behind: nobody is there for what it would submit.
+        """
+        if self._over:
+            words = "its thread was left behind, and can submit nothing and wait for nothing"
+            raise TaskError(f"{self} has been cut off: {words}")
         return anyio.from_thread.run(function)
 
     async def _pause_or_resume(self) -> None:
@@ -115,18 +127,33 @@ class RunningInvocation(CurrentInvocation):
         # good; one at a time, for its tasks come and go while a move is on its way.
         with current_unit().budget.to_the_end():
             async with self._moving:
-                wanted = self._waits > 0
-                if wanted is not self.paused:
-                    self.paused = wanted
-                    if not wanted:
-                        self._slots.take()
+                wanted = bool(self.awaited)
+                if wanted is self.paused or self._over:
+                    return
+                self.paused = wanted
+                if not wanted:
+                    self._take_slot()
+                try:
                     await self._move(self, _I.PAUSED if wanted else _I.RESUMED)
-                    if wanted:
-                        self._slots.give()
+                except BaseException:  # it stands as before
+                    self.paused = not wanted
+                    raise
+                if wanted:
+                    self.give_slot()
+
+    def note_over(self) -> None:
+        """Note that the attempt is over: a thread that was left behind moves nothing any more."""
+        self._over = True
+
+    def _take_slot(self) -> None:
+        if not self._holds_slot:
+            self._holds_slot = True
+            self._slots.take()
 
     def give_slot(self) -> None:
-        """Give its slot back, at its end."""
-        if not self.paused:
+        """Give its slot back, if it has one: in a pause, and at its end."""
+        if self._holds_slot:
+            self._holds_slot = False
             self._slots.give()
 
 

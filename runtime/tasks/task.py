@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property, update_wrapper
-from math import inf
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import anyio
@@ -18,7 +17,7 @@ from runtime.invocation.models import NewInvocation, Registered, new_invocation_
 from ._exceptions import TaskDefinitionError
 from .arguments import Signature, digest
 from .invocation import Home, Invocation, call_from_plain, waiting_in
-from .options import ConcurrencyControl, TaskOptions
+from .options import ConcurrencyControl, TaskOptions, check_place, is_number
 
 #: The name of the program that was started, where a worker process runs it: nothing under an
 #: ``if __name__ == "__main__"`` is run again.
@@ -117,13 +116,17 @@ class Task(Generic[P, R]):
 
         Nobody takes it before *due_at*, or before *delay_sec* seconds are over. The task has one
         invocation for each *idempotency_key*: a second submission returns the first one. Raises
-        `ValueError` for both times, for a *delay_sec* that is no number of seconds, and for a
-        *due_at* that has no time zone.
+        `ValueError` for both times, for a *delay_sec* that is no number of seconds, for a *due_at*
+        that has no time zone, and for a *priority* or a *queue* that is none.
         """
         if due_at is not None and (delay_sec or due_at.utcoffset() is None):
             raise ValueError("due_at has a time zone, and goes without delay_sec")
-        if not 0 <= delay_sec < inf:
-            raise ValueError(f"delay_sec is a number of seconds from 0 on, and not {delay_sec}")
+        if not is_number(delay_sec):
+            raise ValueError(f"delay_sec is a number of seconds from 0 on, and not {delay_sec!r}")
+        check_place(
+            self.options.queue if queue is None else queue,
+            self.options.priority if priority is None else priority,
+        )
         return Submission(self, _Wishes(delay_sec, due_at, priority, queue, idempotency_key))
 
     async def submit_many(self, calls: Iterable[Call | Sequence[Any]]) -> list[Invocation[R]]:
@@ -144,7 +147,9 @@ class Task(Generic[P, R]):
         send, receive = anyio.create_memory_object_stream[Invocation[R]](len(invocations))
 
         async def wait(invocation: Invocation[R]) -> None:
-            await invocation.wait()
+            # What goes wrong with that is raised where its result is asked for, and not beside it.
+            with suppress(Exception):
+                await invocation.wait()
             await send.send(invocation)
 
         async def results() -> AsyncGenerator[R]:

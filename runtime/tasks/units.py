@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
+from runtime._problems import did_you_mean
 from runtime._tasks_spec import JobEntry, TasksSpec
 from runtime.process.host import Host
 from runtime.state_backend._exceptions import StateBackendError
@@ -43,7 +44,8 @@ def task_units(
     """Return the units of these *runners* (default: one), and of the recovery where there are any.
 
     They run while *home* has an open store. Worker processes run on *host*, and what becomes of
-    them is told in *events*. Raises `TaskDefinitionError`.
+    them is told in *events*. Raises `TaskDefinitionError`, and `ValueError` for settings of runners
+    that cannot be.
     """
     home.check()
     wanted = [RunnerSettings()] if runners is None else [_settings(each) for each in runners]
@@ -63,7 +65,14 @@ def _recovery_for(runners: Sequence[RunnerSettings]) -> RecoverySettings:
 
 
 def _settings(runner: RunnerSettings | Mapping[str, Any]) -> RunnerSettings:
-    return runner if isinstance(runner, RunnerSettings) else RunnerSettings(**runner)
+    if isinstance(runner, RunnerSettings):
+        return runner
+    known = RunnerSettings.__slots__
+    for name in runner:
+        if name not in known:
+            problem = f"there is no setting {name!r}{did_you_mean(name, known)}"
+            raise ValueError(f"runners: {problem}")
+    return RunnerSettings(**runner)
 
 
 def _runner_unit(

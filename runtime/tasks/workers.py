@@ -30,7 +30,10 @@ from .task import Task
 
 _logger = logging.getLogger(__name__)
 _PROGRAM = "runtime.tasks._worker"
-_RESTART = RestartPolicy(when=RestartWhen.ALWAYS, first_at_once=True, forgive_after_sec=5)
+# Others wait for what a worker could do: what kills one after the other is to hold them up little.
+_RESTART = RestartPolicy(
+    when=RestartWhen.ALWAYS, first_at_once=True, max_delay_sec=5, forgive_after_sec=5
+)
 _CHUNK = 65_536
 # From the end of the connection to that of the process; one that has only closed it is killed.
 _EXIT_SEC = 5.0
@@ -89,6 +92,11 @@ class WorkerProcess:
             await self._exited.wait()
             return exit_in_words(self._returncode)
         return "has closed its connection"
+
+    @property
+    def exited(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._exited.is_set()
 
     def note_exit(self, returncode: int) -> None:
         """Note that the process has ended; only the body of its unit can wait for that."""
@@ -150,8 +158,9 @@ class WorkerPool:
         try:
             answer = await worker.call(message, serve)
         except BaseException:
-            # Whatever it was, nobody knows what it is at now.
-            self._ask_another(worker, f"{what} was cut off")
+            # Whatever it was, nobody knows what it is at now. Who has died is restarted anyway.
+            if not worker.exited:
+                self._ask_another(worker, f"{what} was cut off")
             with current_unit().budget.to_the_end():
                 await worker.ended.wait()
             raise
@@ -190,6 +199,7 @@ class WorkerPool:
                     )
                 )
                 childs.close()
+                task_status.report_pid(child.pid)
                 worker = WorkerProcess(name, child, connection)
                 ended = worker.ended
                 await self._attend(worker, child, ours, task_status)

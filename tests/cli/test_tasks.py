@@ -40,6 +40,10 @@ async def half(n: int) -> int:
     if n % 2:
         raise ValueError(f"{n} is odd")
     return n // 2
+
+@app.task
+async def pair() -> dict[str, object]:
+    return {"a": 1, "b": ["ä"]}
 """
 
 MANIFEST = """
@@ -130,6 +134,12 @@ def test_the_result_is_printed(path: Path, tasks: Tasks) -> None:
     told = json.loads(tasks("result", bad, "--json").stdout)
     assert (told["status"], told["error"]["type"]) == ("failed", "ValueError")
     assert tasks("result", waits).stderr == f"{waits}: killed\n"
+
+
+def test_a_result_of_several_values_is_printed_to_be_read(path: Path, tasks: Tasks) -> None:
+    pair = json.loads(tasks("submit", "pair", "--json").stdout)["invocation_id"]
+    run(path, all_over)
+    assert tasks("result", pair).stdout == '{\n  "a": 1,\n  "b": [\n    "ä"\n  ]\n}\n'
 
 
 def test_a_list_that_nobody_reads_to_its_end_ends_quietly(path: Path, tasks: Tasks) -> None:

@@ -149,7 +149,7 @@ async def test_a_tree_tells_what_its_store_does(
                 assert bool(by_store.stderr) == bool(by_tree.stderr)
                 if question[0] != "submit":  # the names of the modules differ
                     assert by_store.stderr == by_tree.stderr
-        assert (await tree.tasks("result", words)).stdout == '{"words":"grün, 7"}\n'
+        assert (await tree.tasks("result", words)).stdout == '{\n  "words": "grün, 7"\n}\n'
         assert (await tree.tasks("show", UNKNOWN)).exit_code == 4
         assert (await tree.tasks("submit", "third")).exit_code == 4
         assert (await tree.tasks("submit", "half")).exit_code == 2

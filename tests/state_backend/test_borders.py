@@ -13,6 +13,7 @@ import trio
 from runtime.invocation.models import Move, NewInvocation
 from runtime.invocation.moves import Recovery
 from runtime.invocation.status import InvocationStatus
+from runtime.state_backend.base import MOST_HELD_BACK
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.state_backend.sqlite import SQLiteStateBackend
 from runtime.testing.state_backend._kit import runner
@@ -94,3 +95,20 @@ async def test_what_is_due_at_this_moment_may_be_taken(store: Store) -> None:
     store.moment += TICK
     (claimed,) = await store.claim("r", 1)
     assert claimed.invocation_id == "i"
+
+
+async def test_a_claim_holds_so_many_back_and_no_more(store: Store) -> None:
+    number = MOST_HELD_BACK + 5
+    new = [NewInvocation(invocation_id=str(n), task="t", running_key="k") for n in range(number)]
+    await store.register([*new, NewInvocation(invocation_id="last", task="t")])
+    held_back: list[int] = []
+    told: list[str] = []
+    with store.changes.listen(
+        lambda changes: held_back.append(
+            sum(each.status is InvocationStatus.CONCURRENCY_CONTROLLED for each in changes)
+        )
+    ):
+        for _ in range(3):
+            told += [each.invocation_id for each in await store.claim("r", 2)]
+    assert told == ["0", "last"]
+    assert held_back == [MOST_HELD_BACK, 4]

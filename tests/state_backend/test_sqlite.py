@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -24,6 +25,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from runtime.invocation import InvocationNotFoundError
 from runtime.invocation.errors import ErrorRecord
 from runtime.invocation.models import (
     AppInfo,
@@ -710,6 +712,84 @@ def test_a_folder_that_somebody_has_just_taken_away_is_made_again(
     assert (found is not None) is opens
     if found is not None:
         found.close()
+
+
+async def test_a_folder_for_sockets_that_cannot_be_looked_into_ends_nothing(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    async with opened(path) as one, opened(path) as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(_sqlite_wakeups.os, "scandir", fail)
+            for _ in range(3):
+                await one.register([new()])
+            await one.wait_for_all_async_operations()
+        assert sum("too many open files" in each for each in caplog.messages) == 1
+        heard = trio.Event()
+        with other.changes.listen(lambda _: heard.set()):
+            await one.register([new()])
+            await heard.wait()
+        assert await one.count_by_status() == {S.REGISTERED: 4}
+
+
+async def test_who_comes_within_a_tick_of_the_last_look_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 1_000)
+    folder = Path(f"{path}-wake")
+    async with opened(path) as one:
+        await one.register([new()])
+        await one.wait_for_all_async_operations()
+        seen = folder.stat()
+        async with opened(path) as other:
+            os.utime(folder, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+            heard = trio.Event()
+            with other.changes.listen(lambda _: heard.set()):
+                await one.register([new()])
+                await heard.wait()
+
+
+async def test_what_is_remembered_is_forgotten_while_nobody_looks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sqlite_wakeups.Wakeups, "tell", lambda *_: None)
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 0.02)
+    async with opened(path) as one, opened(path) as other:
+        await one.register([new("a")])
+        await one.claim("r", 1, start=True)
+        await one.apply([move("a", S.SUCCESS, result="1")])
+        assert (await one.wait_over("a")).result == "1"
+        await other.purge()
+        while one.changes._known:  # noqa: ASYNC110 - there is no event for what is forgotten
+            await trio.sleep(0.01)
+        with pytest.raises(InvocationNotFoundError):
+            await one.wait_over("a")
+
+
+async def test_others_are_told_that_what_is_over_was_changed_or_forgotten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 1_000)
+    async with opened(path) as one, opened(path) as other:
+        told: list[list[Change]] = []
+        await one.register([new("a"), new("b")])
+        await one.claim("r", 1, start=True)
+        await one.apply([move("a", S.SUCCESS, result="1")])
+        await other.set_result("a", 2)
+        while one.changes._known:  # noqa: ASYNC110 - there is no event for what is forgotten
+            await trio.sleep(0.01)
+        assert (await one.wait_over("a")).result == "2"
+        await one.cancel("b", "me")
+        assert (await one.wait_over("b")).status is S.KILLED
+        with one.changes.listen(told.append):
+            assert await other.purge(over_before=other.now() + timedelta(seconds=1)) == 2
+            while one.changes._known:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.01)
+        with pytest.raises(InvocationNotFoundError):
+            await one.wait_over("b")
+        assert told == []  # nobody has to look for anything
 
 
 async def test_who_is_alone_is_never_told_to_look(

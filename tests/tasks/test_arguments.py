@@ -138,6 +138,24 @@ def test_what_does_not_fit_is_refused(
         assert problem.startswith(start)
 
 
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    at: datetime
+
+
+def by_name(data: bytes, strict: Strict, *rest: int, longest: int = 128) -> None: ...
+
+
+def test_arguments_by_name_are_what_json_has_and_are_stored_as_any_others() -> None:
+    signature, at = Signature("t", by_name), datetime(2026, 3, 1, tzinfo=UTC)
+    told = signature.check({"data": "AP8=", "strict": {"at": "2026-03-01T00:00:00Z"}})
+    assert json.loads(told) == json.loads(signature.dump((b"\x00\xff", Strict(at=at)), {}))
+    assert signature.load(told) == ([b"\x00\xff", Strict(at=at)], {"longest": 128})
+    with pytest.raises(TaskArgumentsError, match=r"data: .*strict: "):
+        signature.check({"data": "not base64!"})
+
+
 def test_arguments_that_were_stored_are_checked_when_they_are_taken_out() -> None:
     with pytest.raises(TaskArgumentsError):
         Signature("t", two).load('{"a": 1}')

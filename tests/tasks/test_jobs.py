@@ -8,7 +8,7 @@ import trio
 
 from runtime import Application, Supervisor, current_invocation
 from runtime._tasks_spec import JobEntry
-from runtime.invocation import InvocationStatus
+from runtime.invocation import InvocationRejectedError, InvocationStatus
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.tasks import TaskHome
 from runtime.tasks.jobs import job_unit
@@ -33,6 +33,21 @@ async def test_a_job_that_is_stopped_cancels_its_call() -> None:
                     await begun.wait()
                     supervisor.ask_stop_tree("that is the test")
                 assert await backend.count_by_status() == {InvocationStatus.KILLED: 1}
+
+
+async def test_a_job_whose_call_is_refused_has_failed() -> None:
+    home = TaskHome()
+
+    @home.task(registration_concurrency="task", on_duplicate="reject")
+    async def migrate() -> None: ...
+
+    with trio.fail_after(30):
+        async with MemoryStateBackend() as backend:
+            with home.using(backend):
+                await migrate.submit()
+                supervisor = Supervisor([job_unit(home, JobEntry(name="job", task="migrate"))])
+                await supervisor.run()
+                assert isinstance(supervisor.status("job").error, InvocationRejectedError)
 
 
 async def test_who_waits_for_a_child_is_paused_and_resumed_in_a_file(tmp_path: Path) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import trio
 
 from runtime import Application, Supervisor
-from runtime.invocation import InvocationStatus
+from runtime.invocation import InvocationCancelledError, InvocationStatus, NewInvocation
 from runtime.invocation.moves import Recovery
+from runtime.state_backend.base import MOST_HELD_BACK
 from runtime.state_backend.memory import MemoryStateBackend
 from runtime.supervision import Unit
-from runtime.tasks import Invocation, RunnerSettings, TaskHome
+from runtime.tasks import Invocation, RunnerSettings, TaskError, TaskHome
 from runtime.tasks.recovery import RecoverySettings
 from runtime.tasks.runner import Runner
 from runtime.tasks.running import RunningInvocation, Slots
@@ -357,3 +359,175 @@ async def test_a_thread_that_is_left_behind_is_named_and_its_result_refused() ->
                     assert f"a thread of {stubborn.name} was left behind" in events_of(supervisor)
     finally:
         go_on.set()
+
+
+async def test_a_thread_that_waits_and_is_left_behind_ends_once_and_leaves_its_slot() -> None:
+    app = Application(runners=[{"concurrency": 1, "heartbeat_sec": 0.05}])
+    children: list[Invocation[None]] = []
+    said: list[str] = []
+
+    @app.task
+    async def work() -> str:
+        return "done"
+
+    @app.task
+    async def forever() -> None:
+        await trio.sleep_forever()
+
+    @app.task(timeout_sec=0.3)
+    def parent() -> None:
+        children.append(forever.submit_from_thread())
+        try:
+            children[0].wait_result()
+        except InvocationCancelledError:
+            said.append("goes on")
+        try:
+            forever.submit_from_thread()
+        except TaskError as error:
+            said.append(str(error))
+
+    with trio.fail_after(30):
+        async with app:
+            invocation = await parent.submit()
+            with pytest.raises(TimeoutError):
+                await invocation.result()
+            assert await statuses(invocation) == [
+                *("registered", "pending", "running", "paused", "resumed", "failed"),
+            ]
+            await children[0].cancel()
+            while len(said) < 2:  # noqa: ASYNC110 - a thread cannot set a Trio event
+                await trio.sleep(0.01)
+            assert "was left behind, and can submit nothing" in said[1]
+            assert await (await work.submit()).result() == "done"
+            assert len(children) == 1
+
+
+@virtual
+async def test_what_waits_behind_many_that_are_held_back_is_not_forgotten() -> None:
+    app = Application(runners=[{"concurrency": 2}])
+
+    @app.task(running_concurrency="task")
+    async def alone(number: int) -> None:
+        await trio.sleep(10_000)
+
+    @app.task
+    async def other() -> str:
+        return "done"
+
+    with trio.move_on_after(10):
+        async with app:
+            new = [
+                NewInvocation(
+                    invocation_id=str(number),
+                    task=alone.name,
+                    arguments=f'{{"number": {number}}}',
+                    running_key="k",
+                )
+                for number in range(MOST_HELD_BACK + 10)
+            ]
+            last = NewInvocation(invocation_id="last", task=other.name)
+            await app.state_backend.register([*new, last])  # all of them in one step
+            with trio.fail_after(5):
+                assert await other.invocation("last").result() == "done"
+
+
+@virtual
+async def test_a_pause_that_the_store_cannot_record_takes_no_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Application(runners=[{"concurrency": 1}])
+
+    @app.task
+    async def work() -> str:
+        return "done"
+
+    @app.task
+    async def parent() -> str:
+        child = await work.submit()
+        with monkeypatch.context() as patch:
+
+            async def fail(*_: object) -> None:
+                raise OSError("disk full")
+
+            patch.setattr(MemoryStateBackend, "set_status", fail)
+            return await child.result()
+
+    with trio.fail_after(30):
+        async with app:
+            with pytest.raises(OSError, match="disk full"):
+                await (await parent.submit()).result()
+            assert await (await work.submit()).result() == "done"
+
+
+@virtual
+async def test_a_stop_does_not_wait_for_what_nobody_runs_any_more() -> None:
+    app = Application(runners=[{"concurrency": 1, "queues": ("default",)}])
+    parents: list[Invocation[None]] = []
+
+    @app.task
+    async def sleep(seconds: float) -> None:
+        await trio.sleep(seconds)
+
+    @app.task
+    async def parent(queue: str) -> None:
+        await (await sleep.with_options(queue=queue).submit(5)).result()
+
+    async with app:
+        parents += [await parent.submit("mail"), await parent.submit("default")]
+        await trio.sleep(1)
+        began, backend = trio.current_time(), app.state_backend
+        await app.supervisor.stop_unit("runner")
+        # As long as what runs still takes.
+        assert trio.current_time() - began == pytest.approx(4, abs=0.1)
+        ends = [(await backend.get_status_record(each.invocation_id)).status for each in parents]
+    assert ends == [_I.REROUTED, _I.SUCCESS]
+
+
+@virtual
+async def test_what_is_due_is_seen_at_the_next_heartbeat_when_the_clock_was_set() -> None:
+    """As after a sleep of the host, in which the clock of the event loop stands still."""
+
+    class Clock(MemoryStateBackend):
+        ahead = timedelta(0)
+
+        def now(self) -> datetime:
+            return super().now() + self.ahead
+
+    home = TaskHome()
+
+    @home.task
+    async def work() -> str:
+        return "done"
+
+    async with Clock() as backend:
+        with home.using(backend):
+            supervisor = Supervisor(task_units(home))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervisor.run)
+                invocation = await work.with_options(delay_sec=7200).submit()
+                await trio.sleep(10)
+                began = trio.current_time()
+                backend.ahead = timedelta(hours=2)
+                assert await invocation.result() == "done"
+                assert trio.current_time() - began <= 1.5
+                supervisor.ask_stop_tree("done")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"concurrency": 0}, "concurrency is a whole number from 1 on"),
+        ({"concurrency": 2.5}, "concurrency is"),
+        ({"processes": -1}, "processes is"),
+        ({"quarantine_after": 0}, "quarantine_after is"),
+        ({"recycle_after": 0}, "recycle_after is"),
+        ({"drain_sec": -1}, "drain_sec is"),
+        ({"heartbeat_sec": 0}, "heartbeat_sec is"),
+        ({"heartbeat_sec": 10}, r"lease_sec is longer than heartbeat_sec \(10\)"),
+        ({"queues": "mails"}, r"queues are several names: \['mails'\]"),
+        ({"concurency": 3}, "no setting 'concurency'; did you mean 'concurrency'"),
+    ],
+)
+def test_a_runner_that_cannot_be_is_refused(setting: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        task_units(TaskHome(), [setting])

@@ -14,6 +14,7 @@ from runtime import Application, current_invocation
 from runtime.exceptions import (
     DuplicateTaskError,
     InvocationCancelledError,
+    InvocationNotFoundError,
     InvocationRejectedError,
     InvocationStatusTransitionError,
     NotOpenError,
@@ -145,6 +146,21 @@ async def test_results_of_a_map_come_as_they_are_finished(app: Application) -> N
         }
 
 
+async def test_what_a_map_waits_for_and_is_forgotten_is_said(app: Application) -> None:
+    @app.task
+    async def wait(seconds: int) -> int:
+        await trio.sleep(seconds)
+        return seconds
+
+    async with app:
+        async with wait.map([(50,), (60,)]) as results:
+            await app.state_backend.purge()
+            await trio.sleep(1)
+            with pytest.raises(InvocationNotFoundError):
+                await anext(results)
+        assert trio.current_time() < 50
+
+
 async def test_delays_and_times_are_kept_exactly(app: Application) -> None:
     began: dict[str, float] = {}
 
@@ -170,8 +186,11 @@ async def test_delays_and_times_are_kept_exactly(app: Application) -> None:
         {"delay_sec": float("nan")},
         {"due_at": datetime(2026, 1, 1)},
         {"due_at": datetime(2026, 1, 1, tzinfo=UTC), "delay_sec": 1},
+        {"priority": 1 << 64},
+        {"priority": "high"},
+        {"queue": ""},
     ):
-        with pytest.raises(ValueError, match=r"delay_sec|due_at"):
+        with pytest.raises(ValueError, match=r"delay_sec|due_at|priority|queue"):
             note.with_options(**wrong)  # type: ignore[arg-type]
 
 
@@ -291,6 +310,7 @@ async def test_only_what_is_wanted_is_tried_again(app: Application) -> None:
         ("predicate says no", few_left),
         ("another class", (OSError,)),
         ("one class", QuotaError),
+        ("a list of classes", [OSError, QuotaError]),
         ("a predicate that fails", broken),
     ):
         library = Application()
@@ -311,6 +331,7 @@ async def test_only_what_is_wanted_is_tried_again(app: Application) -> None:
         "predicate says no": 1,
         "another class": 1,
         "one class": 2,
+        "a list of classes": 2,
         "a predicate that fails": 1,
     }
 
@@ -443,6 +464,13 @@ def test_a_definition_that_cannot_be_is_refused(app: Application) -> None:
 
     for options, words in (
         ({"max_retries": -1}, "max_retries"),
+        ({"max_retries": 1.5}, "max_retries"),
+        ({"retry_for": "OSError"}, "retry_for is a tuple of classes"),
+        ({"retry_for": (OSError, 5)}, "retry_for is a tuple of classes"),
+        ({"retry_for": BaseException}, "retry_for is a tuple of classes"),
+        ({"retry_for": function}, "retry_for is a tuple of classes"),
+        ({"timeout_sec": "60"}, "timeout_sec"),
+        ({"queue": 5}, "queue"),
         ({"timeout_sec": 0}, "timeout_sec"),
         ({"timeout_sec": float("nan")}, "timeout_sec"),
         ({"retry_delay_sec": -1}, "retry_delay_sec"),
@@ -489,6 +517,8 @@ def test_a_task_is_found_by_the_name_of_its_function_where_that_is_one(app: Appl
     task = app.task(nothing)
     assert app.tasks.find(task.name) is task
     assert app.tasks.find("nothing") is task
+    with pytest.raises(UnknownTaskError, match="did you mean 'nothing'"):
+        app.tasks.find("nothin")
     other = Application().task(nothing)
     other.name = "elsewhere.nothing"
     app.tasks.add(other)

@@ -129,6 +129,12 @@ async def test_without_a_console_what_they_print_is_logged(
     assert texts == {"hello", "hello, again"}
 
 
+async def test_the_status_of_a_worker_has_its_pid(tasks: ModuleType, app: Application) -> None:
+    pid = await (await tasks.where.submit()).result()
+    assert pid in {each.pid for each in app.supervisor.statuses() if each.kind == "worker"}
+    assert app.supervisor.status("worker").pid is None
+
+
 async def test_they_know_themselves_and_submit_others(tasks: ModuleType, app: Application) -> None:
     parent = await tasks.submit_others.submit([3, 4])
     me, three, four, once, again = await parent.result()
@@ -164,6 +170,10 @@ async def test_the_death_of_a_worker_is_seen_at_once_and_its_task_goes_on(
     history = await invocation.history()
     reasons = [line.execution_context for line in history if line.execution_context]
     assert any("killed by SIGKILL" in reason for reason in reasons), reasons
+    # And so do the events of its unit, which its policy has restarted.
+    assert sum(each.restarts for each in app.supervisor.statuses() if each.kind == "worker") == 1
+    told = [entry.item for entry in app.supervisor.events.tail()]
+    assert any("SIGKILL" in each.reason for each in told if each.unit.startswith("worker/"))
 
 
 async def test_a_runner_that_is_restarted_has_workers_again(

@@ -7,11 +7,26 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from runtime.invocation._exceptions import InvocationNotFoundError
 from runtime.invocation.models import AppInfo, Registered, WorkflowIdentity
 from runtime.invocation.moves import Recovery
 from runtime.state_backend.base import BaseStateBackend
 
-from ._kit import LIMIT_SEC, Kit, S, asked, ids, move, put, put_many, record_of, runner, started
+from ._kit import (
+    LIMIT_SEC,
+    Kit,
+    S,
+    asked,
+    ids,
+    let_time_pass,
+    move,
+    put,
+    put_many,
+    raises,
+    record_of,
+    runner,
+    started,
+)
 from ._outcomes import until_watched
 
 
@@ -116,6 +131,22 @@ class SharedTests(Kit):
                 await other.apply([move(invocation_id, S.SUCCESS, result="1")])
                 await other.cancel(forgotten, "me")
             assert results == ["1"]
+
+    async def test_who_has_heard_of_an_end_hears_that_it_was_changed_or_forgotten(self) -> None:
+        """By the other one, and soon."""
+        async with self.both() as (one, other):
+            invocation_id = await started(one)
+            await one.apply([move(invocation_id, S.SUCCESS, result="1")])
+            assert (await one.wait_over(invocation_id)).result == "1"
+            await other.set_result(invocation_id, 2)
+            while (await one.wait_over(invocation_id)).result != "2":  # noqa: ASYNC110 - no event
+                await anyio.sleep(0.01)
+            await let_time_pass(other)
+            assert await other.purge(over_before=other.now()) == 1
+            with raises(InvocationNotFoundError):
+                while True:
+                    await one.wait_over(invocation_id)
+                    await anyio.sleep(0.01)
 
     async def test_an_owner_finds_what_another_has_asked_it_to_cancel(self) -> None:
         """Among what it owns."""

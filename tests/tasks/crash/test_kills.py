@@ -84,7 +84,7 @@ class Runtimes:
                 word, pid = line.split()
                 if word == b"started":
                     nursery.start_soon(self.watch, int(pid))
-                else:
+                elif int(pid) not in self.killed:  # its death may be heard of first
                     self.ready.add(int(pid))
                     self.tell_change()
 
