@@ -182,6 +182,11 @@ class Child:
         return family if self.returncode is not None else [self.pid, *family]
 
     def _signal(self, signum: signal.Signals, family: list[Stat]) -> None:
+        self._send(signum, family)
+        if signum != signal.SIGKILL:  # who is suspended could not act on it (as systemd does)
+            self._send(signal.SIGCONT, family)
+
+    def _send(self, signum: signal.Signals, family: list[Stat]) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signum)
         for stat in family:

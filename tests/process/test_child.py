@@ -253,8 +253,15 @@ async def test_a_deadline_that_is_set_during_the_stop_counts_as_well(
     assert child.returncode == -signal.SIGKILL
 
 
-async def test_a_child_that_is_suspended_is_killed(room: Any, look: Any) -> None:
-    async with room.open(room.sh("kill -STOP $$"), timeout=0.1) as child:
+async def test_a_child_that_is_suspended_can_end_all_the_same(room: Any, look: Any) -> None:
+    async with room.open(room.sh("kill -STOP $$"), timeout=1000) as child:
+        await look.true(lambda: room_state(child.pid) == "T")
+    assert child.returncode == -signal.SIGTERM
+
+
+async def test_a_child_that_is_suspended_and_stays_is_killed(room: Any, look: Any) -> None:
+    stays = "trap '' TERM; kill -STOP $$; exec sleep 60"
+    async with room.open(room.sh(stays), timeout=0.1) as child:
         await look.true(lambda: room_state(child.pid) == "T")
     assert child.returncode == -signal.SIGKILL
 
