@@ -58,9 +58,10 @@ class Application(TreeBlock):
     *config* is a manifest; without one there is just what is registered. *version* is what the
     status shows where the manifest has none. Its tasks are kept in *state_backend*, a URL (default:
     ``memory://``), and run by *runners*, each a `RunnerSettings` or what one is made of (default:
-    one, where there are tasks). *units* are run in the same tree, and so is what the
-    *faces* make of the application. *host* says where
-    processes run. With *keep* the tree goes on when everything has ended.
+    one, where there are tasks). What has been over for *keep_results_sec* seconds is forgotten
+    (default: nothing); a manifest with tasks says so itself. *units* are run in the same tree, and
+    so is what the *faces* make of the application. *host* says where processes run. With *keep* the
+    tree goes on when everything has ended.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Application(TreeBlock):
         plugin_directory: Path | None = None,
         state_backend: str | None = None,
         runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
+        keep_results_sec: float | None = None,
         units: Iterable[Unit] = (),
         faces: Iterable[Face] = (),
         host: Host | None = None,
@@ -90,6 +92,7 @@ class Application(TreeBlock):
         self._store_url = state_backend or "memory://"
         self._news: InvocationNews | None = None
         self._runners = None if runners is None else list(runners)
+        self._keep_results_sec = keep_results_sec
         self._host = host
         #: The processes of the manifest, by their own face.
         self.pilot: ProcessPilot | None = None
@@ -353,7 +356,11 @@ class Application(TreeBlock):
     def _prepare(self) -> None:
         if self.has_tasks and (self.config is None or self.config.tasks is None):
             units = _late.tasks().task_units(
-                self.tasks, self._runners, host=self._host, events=self.supervisor.events
+                self.tasks,
+                self._runners,
+                keep_results_sec=self._keep_results_sec,
+                host=self._host,
+                events=self.supervisor.events,
             )
             self.supervisor.add(*units)
         if self.pilot is not None:

@@ -38,27 +38,32 @@ def task_units(
     runners: Iterable[RunnerSettings | Mapping[str, Any]] | None = None,
     recovery: RecoverySettings | None = None,
     *,
+    keep_results_sec: float | None = None,
     host: Host | None = None,
     events: Journal[UnitEvent] | None = None,
 ) -> list[Unit]:
     """Return the units of these *runners* (default: one), and of the recovery where there are any.
 
-    They run while *home* has an open store. Worker processes run on *host*, and what becomes of
-    them is told in *events*. Raises `TaskDefinitionError`, and `ValueError` for settings of runners
-    that cannot be.
+    They run while *home* has an open store. Where nothing is said of the *recovery*, it is as the
+    runners say, and forgets what has been over for *keep_results_sec* seconds (None: nothing).
+    Worker processes run on *host*, and what becomes of them is told in *events*. Raises
+    `TaskDefinitionError`, and `ValueError` for settings of runners that cannot be.
     """
     home.check()
     wanted = [RunnerSettings()] if runners is None else [_settings(each) for each in runners]
     place = Host() if host is None else host
     units = [_runner_unit(home, settings, place, events) for settings in wanted]
     if units:
-        units.append(_recovery_unit(home, _recovery_for(wanted) if recovery is None else recovery))
+        recovery = recovery or _recovery_for(wanted, keep_results_sec)
+        units.append(_recovery_unit(home, recovery))
     return units
 
 
-def _recovery_for(runners: Sequence[RunnerSettings]) -> RecoverySettings:
-    """Return how to recover where nothing is said of it: as the runners say."""
+def _recovery_for(
+    runners: Sequence[RunnerSettings], keep_results_sec: float | None
+) -> RecoverySettings:
     return RecoverySettings(
+        keep_results_sec=keep_results_sec,
         sweep_sec=min(each.heartbeat_sec for each in runners),
         quarantine_after=max(each.quarantine_after for each in runners),
     )

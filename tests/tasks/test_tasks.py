@@ -146,6 +146,22 @@ async def test_results_of_a_map_come_as_they_are_finished(app: Application) -> N
         }
 
 
+async def test_what_has_been_over_for_long_is_forgotten() -> None:
+    app = Application(keep_results_sec=5)
+
+    @app.task
+    async def work() -> str:
+        return "done"
+
+    async with app:
+        invocation = await work.submit()
+        assert await invocation.result() == "done"
+        await trio.sleep(4)
+        assert await app.state_backend.count_by_status() == {_I.SUCCESS: 1}
+        await trio.sleep(3)
+        assert await app.state_backend.count_by_status() == {}
+
+
 async def test_what_a_map_waits_for_and_is_forgotten_is_said(app: Application) -> None:
     @app.task
     async def wait(seconds: int) -> int:
