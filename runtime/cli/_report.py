@@ -78,7 +78,7 @@ class Report:
             render = partial(
                 render_table,
                 coloured=self._console.coloured,
-                width=shutil.get_terminal_size().columns,
+                width=shutil.get_terminal_size().columns if self._console.is_terminal else None,
             )
             table = await trio.to_thread.run_sync(render, statuses, pids, abandon_on_cancel=True)
             self._console.show(table)

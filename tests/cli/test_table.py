@@ -17,7 +17,9 @@ def status(name: str, stage: Stage, **fields: object) -> UnitStatus:
     )
 
 
-def render(*statuses: UnitStatus, coloured: bool = False, width: int = 80, **pids: int) -> str:
+def render(
+    *statuses: UnitStatus, coloured: bool = False, width: int | None = 80, **pids: int
+) -> str:
     return render_table(statuses, pids, coloured=coloured, width=width)
 
 
@@ -100,3 +102,27 @@ def test_at_a_later_time_it_tells_how_long_each_has_been_up(seconds: float, word
     heading, *rows = (row.split() for row in text.splitlines())
     assert heading == ["NAME", "STATE", "PID", "UP", "RESTARTS"]
     assert rows == [["a", "running", "7", *words.split(), "2"], ["b", "completed"]]
+
+
+def test_for_a_terminal_that_is_narrow_the_reason_alone_is_folded() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    failed = status("moody", Stage.COMPLETED, restarts=12, reason="", started_at=now)
+    rows = render_table(
+        [failed, status("b", Stage.BACKOFF, reason="word " * 9)],
+        {"moody": 4711},
+        coloured=False,
+        width=48,
+        now=now,
+    ).splitlines()
+    assert rows[0].split() == ["NAME", "STATE", "PID", "UP", "RESTARTS"]
+    assert rows[1].split() == ["moody", "completed", "4711", "12"]
+    assert rows[2].startswith("b      backoff")
+
+
+def test_for_a_program_nothing_is_folded_and_no_blanks_are_added() -> None:
+    long = status("a", Stage.FAILED, reason="words " * 100)
+    lines = render(long, status("b", Stage.READY, state="running"), width=None).split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == 3
+    assert lines[1].count("words") == 100
+    assert [line for line in lines if line.endswith(" ")] == []
