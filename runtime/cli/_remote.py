@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any, Literal
@@ -13,11 +14,12 @@ from typing import Any, Literal
 import click
 import trio
 
+from runtime._problems import did_you_mean
 from runtime.supervision.graph import Stage
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 from runtime_http.models import LogLine, TreeView, UnitView
 
-from ._asking import FINE, NOT_FINE, run_and_tell, status_of, take_whereabouts
+from ._asking import FINE, NOT_FINE, run_and_tell, status_of, take_whereabouts, words_of
 from ._table import render_table
 from ._whereabouts import NoTreeError
 
@@ -94,11 +96,12 @@ def _show(tree: TreeView, names: Sequence[str], *, as_json: bool, watch: bool) -
 
 def _render(units: Sequence[UnitView]) -> str:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    shown = sys.stdout.isatty()
     return render_table(
         units,
         {unit.name: unit.pid or 0 for unit in units},
-        coloured=sys.stdout.isatty() and not plain,
-        width=get_terminal_size().columns,
+        coloured=shown and not plain,
+        width=get_terminal_size().columns if shown else None,
         now=datetime.now().astimezone(),
     )
 
@@ -110,7 +113,8 @@ def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
     for name in names or known:
         members = [name] if name in known else tree.names.get(name, [])
         if not members:
-            raise RefusedError(404, f"there is no unit {name!r}")
+            near = did_you_mean(name, [*known, *tree.names])
+            raise RefusedError(404, f"there is no unit {name!r}{near}")
         chosen.update({each: known[each] for each in members if each in known})
     return list(chosen.values())
 
@@ -138,7 +142,7 @@ async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: b
     if unreached:
         raise unreached[0]
     for name, refusal in refusals.items():
-        click.echo(f"{name}: {refusal}", err=True)
+        click.echo(f"{name}: {words_of(refusal)}", err=True)
     if as_json:
         now = _chosen(await client.tree(), [unit.name for unit in units])
         click.echo(json.dumps([_plain(unit) for unit in now], indent=2))
@@ -170,46 +174,57 @@ async def show_logs(
 ) -> int:
     """Show what processes have printed, and with *follow* what they go on to print."""
     units = _chosen(await client.tree(), names)
-    if stranger := next((unit for unit in units if names and unit.kind != "process"), None):
+    # Of an entry or a group that was named, those are shown that print something.
+    if stranger := next((u for u in units if u.name in names and u.kind != "process"), None):
         where = (
             "its lines are on the console" if stranger.kind == "worker" else "prints nothing itself"
         )
-        raise RefusedError(404, f"{stranger.name} is a {stranger.kind}, and {where}")
+        raise RefusedError(
+            404, f"{stranger.name} is no process (kind: {stranger.kind}), and {where}"
+        )
     chosen = [unit.name for unit in units if unit.kind == "process"]
-    width = max(map(len, chosen), default=0)
-
-    def put(name: str, line: LogLine) -> None:
-        if as_json:
-            click.echo(json.dumps({"process": name, **_plain(line)}))
-        else:
-            prefix = "" if len(chosen) == 1 else f"{name:<{width}} | "
-            click.echo(f"{prefix}{line.text}")
-
+    printer = _Printer(chosen, as_json=as_json)
     if follow:
-        await _follow(client, chosen, lines, stream, put)
+        await _follow(client, chosen, lines, stream, printer)
         return FINE
     found: list[tuple[str, LogLine]] = []
     for name in chosen:
         found += [(name, each) for each in await client.logs(name, lines=lines, stream=stream)]
     for name, line in sorted(found, key=lambda each: each[1].timestamp):
-        put(name, line)
+        printer.put(name, line)
     return FINE
 
 
+class _Printer:
+    """Prints lines of processes, behind their names if there are several."""
+
+    def __init__(self, names: Sequence[str], *, as_json: bool) -> None:
+        self._several, self._as_json = len(names) != 1, as_json
+        self._width = max(map(len, names), default=0)
+
+    def put(self, name: str, line: LogLine) -> None:
+        if self._as_json:
+            click.echo(json.dumps({"process": name, **_plain(line)}))
+        else:
+            prefix = f"{name:<{self._width}} | " if self._several else ""
+            click.echo(f"{prefix}{line.text}")
+
+    def tell_missed(self, name: str, count: int) -> None:
+        click.echo(f"({count} lines of {name} came too fast)", err=True)
+
+
 async def _follow(
-    client: Client,
-    names: Sequence[str],
-    lines: int,
-    stream: str | None,
-    put: Callable[[str, LogLine], None],
+    client: Client, names: Sequence[str], lines: int, stream: str | None, printer: _Printer
 ) -> None:
     failures: list[Exception] = []
 
     async def follow_one(name: str) -> None:
+        told = partial(printer.tell_missed, name)
+        followed = client.follow_logs(name, lines=lines, stream=stream, on_missed=told)
         try:
-            async with aclosing(client.follow_logs(name, lines=lines, stream=stream)) as new:
+            async with aclosing(followed) as new:
                 async for line in new:
-                    put(name, line)
+                    printer.put(name, line)
         except (ClientError, BrokenPipeError) as failure:
             failures.append(failure)
             nursery.cancel_scope.cancel()
@@ -237,7 +252,14 @@ async def show_events(client: Client, *, after: int | None, as_json: bool) -> in
 
 async def show_why(client: Client, name: str, *, as_json: bool) -> int:
     """Show the chain of events behind the last change of a unit."""
-    why = await client.why(name)
+    try:
+        why = await client.why(name)
+    except RefusedError as refusal:
+        members = (await client.tree()).names.get(name) if refusal.status == 404 else None
+        if members is None:
+            raise
+        words = f"{name} stands for {', '.join(members)}: ask for one of them"
+        raise RefusedError(404, words) from refusal
     if as_json:
         click.echo(json.dumps(_plain(why), indent=2))
         return FINE

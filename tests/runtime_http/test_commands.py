@@ -121,7 +121,7 @@ async def test_status_is_1_when_one_is_not_well_and_4_for_a_stranger(open_tree: 
         assert (await ask("status", "db")).exit_code == 0
         unknown = await ask("status", "dbb")
         assert unknown.exit_code == 4
-        assert unknown.stderr == "there is no unit 'dbb'\n"
+        assert unknown.stderr == "there is no unit 'dbb'; did you mean 'db'?\n"
         assert unknown.stdout == ""
 
 
@@ -205,7 +205,10 @@ async def test_runners_and_workers_are_no_units_to_be_steered(open_tree: Open) -
         result = await ask("logs", worker)
         assert result.exit_code == 4
         assert "its lines are on the console" in result.stderr
-        assert "runner is a runner, and prints nothing" in (await ask("logs", "runner")).stderr
+        assert (
+            "runner is no process (kind: runner), and prints nothing"
+            in (await ask("logs", "runner")).stderr
+        )
 
 
 async def test_without_the_right_token_it_is_5(open_tree: Open, tmp_path: Path) -> None:
@@ -218,6 +221,8 @@ async def test_without_the_right_token_it_is_5(open_tree: Open, tmp_path: Path) 
         assert (await ask("stop", "db", "--token-file", str(wrong))).exit_code == 5
         assert (await ask("stop", "db", "--token-file", str(empty))).exit_code == 3
         assert (await call("status", *url)).exit_code == 0
+        refused = (await call("stop", *url, "db", RUNTIME_TOKEN="")).stderr
+        assert "by --token-file, or with --url have the token in $RUNTIME_TOKEN" in refused
         assert set(ask.states().values()) == {"ready"}
         assert (await call("stop", *url, "api", RUNTIME_TOKEN=TOKEN)).exit_code == 0
         file = str(ask.folder / TOKEN_FILE)
@@ -278,6 +283,8 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
                 await stream.send_all(body.encode())
                 return
             told = b'event: resync\ndata: {"missed": 7}\n\nevent: missed\ndata: {"missed": 9}\n\n'
+            if b"/logs" in request:
+                told = b'event: missed\ndata: {"lines": 7}\n\n'
             chunk = b"%x\r\n%s\r\n" % (len(told), told)
             await stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n" + chunk)
 
@@ -285,13 +292,13 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
         serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
         (listener,) = await nursery.start(serve_here)
         url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        for arguments in (("events",), ("logs", "--follow")):
+        for arguments, told in (
+            (("events",), "(7 events came too fast)\n(9 events of invocations are gone)\n"),
+            (("logs", "--follow"), "(7 lines of a came too fast)\n"),
+        ):
             result = await call(*arguments, "--url", url)
             assert result.exit_code == 3
-            if arguments == ("events",):
-                assert "(7 events came too fast)\n(9 events of invocations are gone)\n" in (
-                    result.stderr
-                )
+            assert told in result.stderr
         nursery.cancel_scope.cancel()
 
 
@@ -328,9 +335,21 @@ async def test_logs_are_those_of_the_processes_asked_for(open_tree: Open) -> Non
         assert (await ask("logs", "--lines", "0")).stdout == ""
         stranger = await ask("logs", "http")
         assert stranger.exit_code == 4
-        assert "http is a http" in stranger.stderr
+        assert "http is no process (kind: http), and prints" in stranger.stderr
         assert (await ask("logs", "none")).exit_code == 4
         assert (await ask("logs", "--lines", "-1")).exit_code == 2
+
+
+async def test_of_a_group_the_processes_have_logs(open_tree: Open) -> None:
+    manifest = {
+        "processes": [script("db", "echo up; exec sleep 1000")],
+        "services": [{"name": "cache", "class": "runtime.service.plain:idle"}],
+        "groups": [{"name": "all", "strategy": "one_for_all", "members": ["db", "cache"]}],
+    }
+    async with open_tree(manifest) as ask:
+        await ask.site.application.pilot.get_process_by_name("db").output.lines.wait_next(0)
+        assert (await ask("logs", "all")).stdout == "up\n"
+        assert (await ask("logs", "all", "cache")).exit_code == 4
 
 
 async def test_logs_are_followed_until_the_tree_ends(open_tree: Open) -> None:
@@ -384,6 +403,9 @@ async def test_why_tells_the_chain_of_causes(open_tree: Open) -> None:
         data = json.loads((await ask("why", "db", "--json")).stdout)
         assert data["events"][0]["unit"] == "db"
         assert (await ask("why", "none")).exit_code == 4
+        several = await ask("why", "api")
+        assert several.exit_code == 4
+        assert several.stderr == "api stands for api-0, api-1: ask for one of them\n"
 
 
 # --- which tree is meant --------------------------------------------------------------------------
@@ -417,6 +439,24 @@ async def test_no_tree_is_3(
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("http://127.0.0.1:8410", "http://127.0.0.1:8410"),
+        ("http://127.0.0.1:8410/ui/", "http://127.0.0.1:8410"),
+        ("http://127.0.0.1:8410/ui/#api", "http://127.0.0.1:8410"),
+        ("127.0.0.1:8410", "http://127.0.0.1:8410"),
+        ("localhost:8410/", "http://localhost:8410"),
+        ("https://shop.example/runtime/ui/", "https://shop.example/runtime"),
+        ("unix:run/ui", "unix:run/ui"),
+    ],
+)
+def test_an_address_may_be_that_of_the_page_or_as_it_is_given_to_run(
+    given: str, meant: str
+) -> None:
+    assert Whereabouts(url=given).find() == (meant, None)
+
+
 async def test_nobody_at_an_address_is_3(free_port: Callable[[], int]) -> None:
     result = await call("stop", "x", "--url", f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 3
@@ -430,6 +470,8 @@ def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path)
     with pytest.raises(NoTreeError, match="no tree serves HTTP"):
         where.find()
     with open_run_directory(tmp_path):
+        with pytest.raises(NoTreeError, match="serves no HTTP yet, or is not to"):
+            where.find()
         note_in_file(tmp_path, HTTP_FILE, "http://127.0.0.1:8410")
         assert where.find() == ("http://127.0.0.1:8410", None)
 
