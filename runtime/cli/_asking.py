@@ -37,6 +37,10 @@ def run_and_tell(
         return status_of(refusal)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BaseExceptionGroup as group:  # it came while one of several tasks was busy
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return INTERRUPTED
     except BrokenPipeError:
         return nobody_reads()
     except tuple(ends) as error:

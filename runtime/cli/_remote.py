@@ -75,7 +75,12 @@ async def show_status(client: Client, names: Sequence[str], *, as_json: bool, wa
             if message.kind not in ("invocation", "missed") and (
                 message.number is None or message.number > tree.last_event
             ):
-                tree = await client.tree()  # with all that has happened by now
+                try:
+                    tree = await client.tree()  # with all that has happened by now
+                except NotReachedError:
+                    if tree.stopping is None and not message.data.get("stopping"):
+                        raise
+                    break  # it has ended as it was told to
                 status = _show(tree, names, as_json=as_json, watch=True)
     return status
 

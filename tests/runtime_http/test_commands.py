@@ -20,6 +20,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from runtime.application import Application
+from runtime.cli._asking import run_and_tell
 from runtime.cli._main import cli
 from runtime.cli._whereabouts import NoTreeError, Whereabouts
 from runtime.run_directory import HTTP_FILE, TOKEN_FILE, note_in_file, open_run_directory
@@ -142,6 +143,35 @@ async def test_status_is_watched_until_the_tree_ends(open_tree: Open) -> None:
     assert len(trees) >= 2
     assert [u["stage"] for u in trees[0]["units"] if u["name"] == "api-0"] == ["ready"]
     assert any(u["stage"] == "idle" for tree in trees for u in tree["units"])
+
+
+@pytest.mark.parametrize(("told", "status"), [("enough", 1), (None, 3)])
+async def test_a_tree_that_is_gone_while_it_is_watched_has_ended_if_it_was_told_to(
+    told: str | None, status: int
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            request = bytes(await stream.receive_some())
+            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+            if b"/tree" in request:
+                asked.append(request)
+                if len(asked) == 1:
+                    body = _tree("stopping").encode()
+                    await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
+                    await stream.send_all(body)
+                return
+            event = json.dumps({"stopping": told}).encode()
+            await stream.send_all(head + b"\r\nid: 9\nevent: moved\ndata: %s\n\n" % event)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        assert (await call("status", "--watch", "--url", url)).exit_code == status
+        nursery.cancel_scope.cancel()
 
 
 async def _until_read(journal: Journal[Any]) -> None:
@@ -268,17 +298,7 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
             request = bytes(await stream.receive_some())
             head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
             if b"/tree" in request:
-                body = TreeView.model_validate(
-                    {
-                        "version": "1",
-                        "state": "running",
-                        "settled": True,
-                        "stopping": None,
-                        "stop_left_sec": None,
-                        "last_event": 3,
-                        "units": [_unit("a")],
-                    }
-                ).model_dump_json()
+                body = _tree("ready")
                 await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
                 await stream.send_all(body.encode())
                 return
@@ -302,12 +322,27 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
         nursery.cancel_scope.cancel()
 
 
-def _unit(name: str) -> UnitView:
+def _tree(stage: str) -> str:
+    """Return as JSON a tree with one unit at this stage."""
+    return TreeView.model_validate(
+        {
+            "version": "1",
+            "state": "running",
+            "settled": True,
+            "stopping": None,
+            "stop_left_sec": None,
+            "last_event": 3,
+            "units": [_unit("a", stage)],
+        }
+    ).model_dump_json()
+
+
+def _unit(name: str, stage: str) -> UnitView:
     facts: dict[str, Any] = {
         "name": name,
         "kind": "process",
         "state": "running",
-        "stage": "ready",
+        "stage": stage,
         "ready": True,
     }
     facts |= dict.fromkeys(("healthy", "next_restart_at", "started_at", "ran_sec", "error", "stop"))
@@ -514,6 +549,26 @@ async def _start(ask: Tree, *arguments: str, **options: Any) -> trio.Process:
     return await trio.lowlevel.open_process(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )
+
+
+def test_ctrl_c_while_a_task_is_busy_is_130() -> None:
+    async def busy() -> int:
+        async def work() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        return 0
+
+    assert run_and_tell(busy) == 130
+
+    async def fail() -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, int, "x")
+        return 0
+
+    with pytest.raises(ExceptionGroup):
+        run_and_tell(fail)
 
 
 async def test_ctrl_c_is_130_and_a_reader_that_goes_is_no_error(open_tree: Open) -> None:
