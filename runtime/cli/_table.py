@@ -63,7 +63,7 @@ def render_table(
     table = rich_table.Table(box=None, pad_edge=False, header_style="bold")
     times = ("READY AFTER",) if now is None else ("UP", "RESTARTS")
     for heading in ("NAME", "STATE", "PID", *times, ""):
-        table.add_column(heading, overflow="fold", no_wrap=heading != "")
+        table.add_column(heading, overflow="fold", no_wrap=heading == "NAME")
     for unit in units:
         well = unit.stage in (Stage.READY, Stage.COMPLETED) and unit.healthy is not False
         state = unit.state if unit.stage == Stage.READY else unit.stage

@@ -104,21 +104,6 @@ def test_at_a_later_time_it_tells_how_long_each_has_been_up(seconds: float, word
     assert rows == [["a", "running", "7", *words.split(), "2"], ["b", "completed"]]
 
 
-def test_for_a_terminal_that_is_narrow_the_reason_alone_is_folded() -> None:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    failed = status("moody", Stage.COMPLETED, restarts=12, reason="", started_at=now)
-    rows = render_table(
-        [failed, status("b", Stage.BACKOFF, reason="word " * 9)],
-        {"moody": 4711},
-        coloured=False,
-        width=48,
-        now=now,
-    ).splitlines()
-    assert rows[0].split() == ["NAME", "STATE", "PID", "UP", "RESTARTS"]
-    assert rows[1].split() == ["moody", "completed", "4711", "12"]
-    assert rows[2].startswith("b      backoff")
-
-
 def test_for_a_program_nothing_is_folded_and_no_blanks_are_added() -> None:
     long = status("a", Stage.FAILED, reason="words " * 100)
     lines = render(long, status("b", Stage.READY, state="running"), width=None).split("\n")
