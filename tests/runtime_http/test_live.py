@@ -594,6 +594,27 @@ async def test_statistics_are_taken_while_somebody_asks(
         assert (await site.get("/stats")).json()["stats"].keys() == {"db"}
 
 
+async def test_statistics_are_waited_for_in_vain_by_nobody(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open files may be hidden from us, and others may ask for more while somebody waits."""
+    monkeypatch.setattr(usage, "_FIRST_LOOK_SEC", 600)
+    monkeypatch.setattr("runtime._procfs.count_open", lambda _: None)
+    answers: list[str] = []
+
+    async with serve({"processes": [sleeper("a"), sleeper("b")]}) as site:
+
+        async def ask(path: str) -> None:
+            answers.append((await site.get(path)).text)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for path in ("/stats", "/processes/a/stats", "/stats", "/processes/b/stats"):
+                    nursery.start_soon(ask, path)
+    assert len(answers) == 4
+    assert any('"open_files":null' in each for each in answers)
+
+
 async def test_without_processes_there_are_no_statistics(serve: Serve) -> None:
     async with serve() as site:
         assert (await site.get("/stats")).json() == {"stats": {}}
