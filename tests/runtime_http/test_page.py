@@ -382,6 +382,37 @@ async def test_it_can_be_used_with_the_keyboard_alone(serve: Serve, visit: Visit
         await visit(site, look)
 
 
+async def test_to_go_back_closes_a_unit_and_to_close_it_goes_back(
+    serve: Serve, visit: Visitor
+) -> None:
+    def look(page: Page) -> None:
+        settle(page)
+        detail = page.locator("#detail")
+        row(page, "db").click()
+        row(page, "proxy").click()
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.go_back()
+        expect(detail).to_be_hidden()
+        assert page.url.endswith("/ui/")
+        page.go_forward()
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.locator("#close").click()
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+        row(page, "db").click()
+        page.keyboard.press("Escape")
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+        page.goto(f"{page.url}#proxy")  # what somebody has been sent
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.keyboard.press("Escape")
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+
+    async with serve(TREE) as site:
+        await visit(site, look)
+
+
 async def test_the_table_is_sorted_and_narrowed(serve: Serve, visit: Visitor) -> None:
     names = "rows => rows.filter(row => !row.hidden).map(row => row.dataset.name)"
 
@@ -433,7 +464,7 @@ async def test_what_a_stop_waits_for_is_counted_down(serve: Serve, visit: Visito
             os.killpg(pid_of(site, "stubborn"), signal.SIGKILL)
             expect(state(page, "stubborn")).to_have_text("idle")
 
-        await visit(site, look)
+        await visit(site, look, complaints="401")
 
 
 async def test_use_is_drawn(serve: Serve, visit: Visitor) -> None:
@@ -463,7 +494,7 @@ async def test_a_service_shows_its_configuration(serve: Serve, visit: Visitor) -
     async with serve() as site:
         greeter = site.application.register_service(GreeterService, "greeter")
         greeter.configure({"greeting": "good evening"})
-        await visit(site, look)
+        await visit(site, look, complaints="401")
 
 
 async def test_a_lost_connection_is_plain_to_see_and_comes_back(
