@@ -203,13 +203,16 @@ class Client:
         *,
         lines: int = 100,
         stream: str | None = None,
+        after: int | None = None,
         on_missed: Callable[[int], object] | None = None,
     ) -> AsyncGenerator[LogLine]:
-        """Yield the newest lines of a process, and those that come.
+        """Yield the newest lines of a process, or those *after* a number, and those that come.
 
         *on_missed* is called with how many lines came faster than they were read, and are gone.
         """
         params = {**_log_params(lines, stream), "follow": "1"}
+        if after is not None:
+            params["after"] = str(after)
         path = f"/processes/{_part(name)}/logs"
         async with self._stream(path, params=params) as messages:
             async for message in messages:

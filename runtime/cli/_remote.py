@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -189,14 +189,19 @@ async def show_logs(
         )
     chosen = [unit.name for unit in units if unit.kind == "process"]
     printer = _Printer(chosen, as_json=as_json)
-    if follow:
-        await _follow(client, chosen, lines, stream, printer)
-        return FINE
-    found: list[tuple[str, LogLine]] = []
-    for name in chosen:
-        found += [(name, each) for each in await client.logs(name, lines=lines, stream=stream)]
-    for name, line in sorted(found, key=lambda each: each[1].timestamp):
+
+    def follow_one(name: str) -> AsyncGenerator[LogLine]:
+        """Follow it behind the lines that have been shown, or from the newest ones."""
+        seen = next((line.number for line in reversed(found[name])), None)
+        told = partial(printer.tell_missed, name)
+        return client.follow_logs(name, lines=lines, stream=stream, after=seen, on_missed=told)
+
+    found = {name: await client.logs(name, lines=lines, stream=stream) for name in chosen}
+    told = [(name, line) for name, its_lines in found.items() for line in its_lines]
+    for name, line in sorted(told, key=lambda each: each[1].timestamp):
         printer.put(name, line)
+    if follow:
+        await _follow({name: follow_one(name) for name in chosen}, printer)
     return FINE
 
 
@@ -218,16 +223,13 @@ class _Printer:
         click.echo(f"({count} lines of {name} came too fast)", err=True)
 
 
-async def _follow(
-    client: Client, names: Sequence[str], lines: int, stream: str | None, printer: _Printer
-) -> None:
+async def _follow(streams: Mapping[str, AsyncGenerator[LogLine]], printer: _Printer) -> None:
+    """Print what comes of each process, until all streams have ended."""
     failures: list[Exception] = []
 
-    async def follow_one(name: str) -> None:
-        told = partial(printer.tell_missed, name)
-        followed = client.follow_logs(name, lines=lines, stream=stream, on_missed=told)
+    async def follow_one(name: str, stream: AsyncGenerator[LogLine]) -> None:
         try:
-            async with aclosing(followed) as new:
+            async with aclosing(stream) as new:
                 async for line in new:
                     printer.put(name, line)
         except (ClientError, BrokenPipeError) as failure:
@@ -235,8 +237,8 @@ async def _follow(
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for name in names:
-            nursery.start_soon(follow_one, name)
+        for name, stream in streams.items():
+            nursery.start_soon(follow_one, name, stream)
     if failures:
         raise failures[0]
 

@@ -575,6 +575,28 @@ async def test_lines_are_followed(serve: Serve, tmp_path: Path) -> None:
                 assert (await anext(events))["data"]["text"] == "more"
 
 
+async def test_lines_are_resumed_by_the_number_of_one(serve: Serve) -> None:
+    speaker = script("speaker", "for i in 1 2 3 4; do echo $i; done; exec sleep 1000")
+    async with serve({"processes": [speaker]}) as site:
+        pilot = site.application.pilot
+        assert pilot is not None
+        process = pilot.get_process_by_name("speaker")
+        assert process is not None
+        while process.output.lines.last < 4:
+            await process.output.lines.wait_next(process.output.lines.last)
+        path = "/processes/speaker/logs?follow=1"
+        for seen, headers, expected in (
+            ("", {}, ["1", "2", "3", "4"]),
+            ("&after=2", {}, ["3", "4"]),
+            ("", {"last_event_id": "3"}, ["4"]),
+            ("&after=99&lines=2", {}, ["3", "4"]),  # of a tree before this one
+        ):
+            async with follow(site, f"{path}{seen}", **headers) as events:
+                assert [(await anext(events))["data"]["text"] for _ in expected] == expected
+        assert (await site.get(path, headers={"last-event-id": "x"})).status_code == 422
+        assert (await site.get(f"{path}&after=-1")).status_code == 422
+
+
 async def test_statistics_are_taken_while_somebody_asks(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
