@@ -265,7 +265,7 @@ async def _send_problem(problem: HttpProblem, answer: _Answer) -> None:
 
 
 async def _send_to_page(answer: _Answer) -> None:
-    more = [(b"location", b"/ui/"), (b"vary", b"accept")]
+    more = [(b"location", b"./ui/"), (b"vary", b"accept")]
     await _send(answer, status=303, content_type=b"text/plain", body=b"", more=more)
 
 

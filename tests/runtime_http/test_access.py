@@ -120,7 +120,7 @@ async def test_other_addresses_tell_of_the_tree_by_the_token_alone(serve: Serve,
                 assert (await http.options(path)).status_code == 401, path
             for path in ("/healthz", "/readyz"):
                 assert (await http.get(path)).status_code == 200
-            assert (await http.get("/", headers=BROWSER)).headers["location"] == "/ui/"
+            assert (await http.get("/", headers=BROWSER)).headers["location"] == "./ui/"
             for path in OPEN:
                 assert (await http.get(path)).status_code == 200, path
                 assert (await http.post(path)).status_code == 401, path
@@ -216,7 +216,7 @@ async def test_every_answer_has_the_headers_that_protect(serve: Serve) -> None:
 async def test_a_browser_is_led_to_the_page(serve: Serve) -> None:
     async with serve() as site:
         answer = await site.get("/", headers={"accept": "text/html,*/*"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
+        assert (answer.status_code, answer.headers["location"]) == (303, "./ui/")
         page = await site.get("/ui/")
         assert page.headers["content-type"].startswith("text/html")
         assert (await site.get("/ui")).headers["location"] == "./ui/"
