@@ -28,6 +28,8 @@ _PAST: Mapping[Verb, str] = {"start": "started", "stop": "stopped", "restart": "
 _FINE_STAGES = (Stage.READY, Stage.COMPLETED, Stage.IDLE)
 #: A shell that waits for completions is not to wait for a tree that does not answer.
 _COMPLETE_SEC = 1.0
+#: So long a tree may take to say how it stands: it may be busy, and it may hang.
+_ANSWER_SEC = 30.0
 
 
 def ask(command: str, options: Mapping[str, Any]) -> int:
@@ -65,7 +67,7 @@ def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands t
 
 async def show_status(client: Client, names: Sequence[str], *, as_json: bool, watch: bool) -> int:
     """Show how these units stand, or all; with *watch* again whenever that changes."""
-    tree = await client.tree()
+    tree = await _read_tree(client)
     status = _show(tree, names, as_json=as_json, watch=watch)
     if not watch:
         return status
@@ -76,7 +78,7 @@ async def show_status(client: Client, names: Sequence[str], *, as_json: bool, wa
                 message.number is None or message.number > tree.last_event
             ):
                 try:
-                    tree = await client.tree()  # with all that has happened by now
+                    tree = await _read_tree(client)  # with all that has happened by now
                 except NotReachedError:
                     if tree.stopping is None and not message.data.get("stopping"):
                         raise
@@ -111,6 +113,13 @@ def _render(units: Sequence[UnitView]) -> str:
     )
 
 
+async def _read_tree(client: Client) -> TreeView:
+    """Return how the tree stands; one that does not say so in time does not answer."""
+    with trio.move_on_after(_ANSWER_SEC):
+        return await client.tree()
+    raise NotReachedError(client.url, f"it has said nothing for {_ANSWER_SEC:g} s")
+
+
 def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
     """Return the units that *names* stand for, each once; all of them without names."""
     known = {unit.name: unit for unit in tree.units}
@@ -129,7 +138,7 @@ def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
 
 async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: bool) -> int:
     """Start, stop or restart these units side by side; the first refusal decides the status."""
-    units = _chosen(await client.tree(), names)  # of an unknown name nothing is done
+    units = _chosen(await _read_tree(client), names)  # of an unknown name nothing is done
     refusals: dict[str, RefusedError] = {}
     unreached: list[NotReachedError] = []
 
@@ -149,7 +158,7 @@ async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: b
     for name, refusal in refusals.items():
         click.echo(f"{name}: {words_of(refusal)}", err=True)
     if as_json:
-        now = _chosen(await client.tree(), [unit.name for unit in units])
+        now = _chosen(await _read_tree(client), [unit.name for unit in units])
         click.echo(json.dumps([_plain(unit) for unit in now], indent=2))
     elif done := [unit.name for unit in units if unit.name not in refusals]:
         click.echo(f"{_PAST[verb]}: {', '.join(done)}")
@@ -178,7 +187,7 @@ async def show_logs(
     as_json: bool,
 ) -> int:
     """Show what processes have printed, and with *follow* what they go on to print."""
-    units = _chosen(await client.tree(), names)
+    units = _chosen(await _read_tree(client), names)
     # Of an entry or a group that was named, those are shown that print something.
     if stranger := next((u for u in units if u.name in names and u.kind != "process"), None):
         where = (
@@ -262,7 +271,7 @@ async def show_why(client: Client, name: str, *, as_json: bool) -> int:
     try:
         why = await client.why(name)
     except RefusedError as refusal:
-        members = (await client.tree()).names.get(name) if refusal.status == 404 else None
+        members = (await _read_tree(client)).names.get(name) if refusal.status == 404 else None
         if members is None:
             raise
         words = f"{name} stands for {', '.join(members)}: ask for one of them"

@@ -500,6 +500,23 @@ async def test_nobody_at_an_address_is_3(free_port: Callable[[], int]) -> None:
     assert result.stderr.startswith("no tree answers at http://127.0.0.1:")
 
 
+async def test_a_tree_that_hangs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        async with stream:
+            await trio.sleep_forever()
+
+    monkeypatch.setattr("runtime.cli._remote._ANSWER_SEC", 0.1)
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        for command in (("status",), ("stop", "db"), ("logs",)):
+            result = await call(*command, "--url", url)
+            assert result.exit_code == 3
+            assert result.stderr == f"no tree answers at {url}: it has said nothing for 0.1 s\n"
+        nursery.cancel_scope.cancel()
+
+
 def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "lock").touch()
     note_in_file(tmp_path, HTTP_FILE, "http://127.0.0.1:8410")
