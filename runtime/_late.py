@@ -6,7 +6,7 @@ imported before the first process is spawned.
 
 import importlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +50,12 @@ def parse_json(text: str) -> object:
     """Return what JSON says; raise `ValueError` for what is none."""
     value: object = importlib.import_module("json").loads(text)
     return value
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'NAME'?`` for the known name nearest to *name*, else nothing."""
+    hint: str = importlib.import_module("runtime._problems").did_you_mean(name, known)
+    return hint
 
 
 def psutil() -> ModuleType:

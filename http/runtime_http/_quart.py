@@ -98,6 +98,16 @@ def problem_response(problem: HttpProblem) -> Response:
     return response
 
 
+def last_event_id() -> int | None:
+    """Return the number of the event that a reader of a stream has seen last, if it says so."""
+    given = request.headers.get("last-event-id") or request.args.get("after")
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal()) or len(given) > 18:
+        raise HttpProblem(422, f"Last-Event-ID must be the number of an event, not {given!r}")
+    return int(given)
+
+
 def body_writer() -> Callable[[bytes], bool] | None:
     """Return what writes pieces of the answer's body without waiting, where the server has that."""
     writer: Callable[[bytes], bool] | None = request.scope.get("state", {}).get(WRITER)

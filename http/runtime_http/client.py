@@ -1,7 +1,7 @@
 """A client of the HTTP face, for Trio and asyncio alike."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from runtime.service.models import ApplicationStatus, ServiceStatus
 
 from .models import (
+    AllUsage,
     EventList,
     EventView,
     HistoryLine,
@@ -24,6 +25,7 @@ from .models import (
     LogLine,
     LogLines,
     ProcessList,
+    ProcessUsage,
     ProcessView,
     ServiceChange,
     ServiceList,
@@ -34,6 +36,7 @@ from .models import (
     TaskView,
     TreeView,
     UnitView,
+    Usage,
     Why,
 )
 
@@ -41,6 +44,8 @@ M = TypeVar("M", bound=BaseModel)
 _UNIX = "unix:"
 #: Seconds to connect; an answer may take as long as what was asked for takes.
 CONNECT_SEC = 5.0
+#: A stream that says nothing for so many seconds is dead: a server says every 15 that it is there.
+SILENCE_SEC = 40.0
 _OTHER = "what answers there is no such server"
 
 
@@ -92,7 +97,8 @@ class Client:
     *url* is ``http://HOST:PORT`` or ``unix:PATH``. It is a block: ``async with Client(url) as c:``,
     under Trio or asyncio. Every method raises `NotReachedError` and `RefusedError`, and waits as
     long as what it asks for takes: the caller owns the deadline. Cancelled, that goes on.
-    Streams are closed by ``async with aclosing(...)`` around them; they end when the server does.
+    Streams are closed by ``async with aclosing(...)`` around them; they end when the server does,
+    and with `NotReachedError` when nothing is heard of it for `SILENCE_SEC` seconds.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -192,15 +198,36 @@ class Client:
         return (await self._get(f"/processes/{_part(name)}/logs", LogLines, params)).lines
 
     async def follow_logs(
-        self, name: str, *, lines: int = 100, stream: str | None = None
+        self,
+        name: str,
+        *,
+        lines: int = 100,
+        stream: str | None = None,
+        after: int | None = None,
+        on_missed: Callable[[int], object] | None = None,
     ) -> AsyncGenerator[LogLine]:
-        """Yield the newest lines of a process, and those that come."""
+        """Yield the newest lines of a process, or those *after* a number, and those that come.
+
+        *on_missed* is called with how many lines came faster than they were read, and are gone.
+        """
         params = {**_log_params(lines, stream), "follow": "1"}
+        if after is not None:
+            params["after"] = str(after)
         path = f"/processes/{_part(name)}/logs"
         async with self._stream(path, params=params) as messages:
             async for message in messages:
                 if message.kind == "line":
                     yield LogLine.model_validate(message.data)
+                elif message.kind == "missed" and on_missed is not None:
+                    on_missed(message.data["lines"])
+
+    async def stats(self) -> dict[str, Usage]:
+        """Return what each process that runs uses now, by its name."""
+        return (await self._get("/stats", AllUsage)).stats
+
+    async def process_stats(self, name: str) -> ProcessUsage:
+        """Return what a process uses now, and has used lately."""
+        return await self._get(f"/processes/{_part(name)}/stats", ProcessUsage)
 
     # --- services -----------------------------------------------------------------------------
 
@@ -351,8 +378,11 @@ class Client:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[AsyncIterator[Message]]:
+        limits = httpx.Timeout(None, connect=CONNECT_SEC, read=SILENCE_SEC)
         try:
-            async with self._http.stream("GET", path, params=params, headers=headers) as response:
+            async with self._http.stream(
+                "GET", path, params=params, headers=headers, timeout=limits
+            ) as response:
                 if response.is_error:
                     await response.aread()
                     raise _refusal(response)

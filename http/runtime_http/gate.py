@@ -13,7 +13,7 @@ from hypercorn.typing import (
     ASGISendEvent,
 )
 
-from .access import Access
+from .access import READING, Access
 from .openapi import PROBES
 from .problems import CONTENT_TYPE, HttpProblem
 
@@ -124,6 +124,8 @@ class Gate:
         if not self._access.admits(method, path, authorization):
             detail = "this takes the token of the run directory: Authorization: Bearer TOKEN"
             return HttpProblem(401, detail, headers={"www-authenticate": "Bearer"})
+        if method not in READING and _is_of_another_site(headers):
+            return HttpProblem(403, "a page of another site may change nothing here")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > MOST_BODY_BYTES:
             return _too_large()
@@ -132,6 +134,15 @@ class Gate:
 
 def _is_probe(path: str, method: str) -> bool:
     return path in PROBES and method in ("GET", "HEAD")
+
+
+def _is_of_another_site(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a browser says that a page of somebody else has sent this.
+
+    It brings along what the browser knows of a login, for which a proxy may add the token. (To
+    compare the origin with the host would not do: behind a proxy they differ.)
+    """
+    return headers.get(b"sec-fetch-site", b"none") not in (b"same-origin", b"none")
 
 
 def _judge_form(path: str, headers: Mapping[bytes, bytes], count: int) -> HttpProblem | None:
@@ -254,7 +265,7 @@ async def _send_problem(problem: HttpProblem, answer: _Answer) -> None:
 
 
 async def _send_to_page(answer: _Answer) -> None:
-    more = [(b"location", b"/ui/"), (b"vary", b"accept")]
+    more = [(b"location", b"./ui/"), (b"vary", b"accept")]
     await _send(answer, status=303, content_type=b"text/plain", body=b"", more=more)
 
 

@@ -244,6 +244,12 @@ class LogQuery(BaseModel):
         default=None, pattern="^(stdout|stderr)$", description="stdout or stderr; unset: both."
     )
     follow: bool = Field(default=False, description="Go on with what comes, as server-sent events.")
+    after: int | None = Field(
+        default=None,
+        ge=0,
+        lt=10**18,
+        description="With follow: begin behind the line of this number, as by Last-Event-ID.",
+    )
 
 
 class TaskView(BaseModel):

@@ -25,6 +25,7 @@ _PROBLEM = {
 }
 _DESCRIPTIONS = {
     "401": "It takes the token.",
+    "403": "A page of another site has sent it.",
     "404": "There is nothing of that name.",
     "408": "The body did not come in time.",
     "409": "It cannot be done as things stand.",
@@ -63,7 +64,7 @@ class Provider(OpenAPIProvider):
             statuses.append("422")
         if method != "get":
             operation["security"] = [{BEARER: []}]
-            statuses += ["404", "408", "409", "413", "422"]
+            statuses += ["403", "404", "408", "409", "413", "422"]
         if path.startswith(("/tasks", "/invocations")):
             statuses.append("503")
         responses = operation["responses"]

@@ -41,9 +41,11 @@ class UsageWatch:
                 trio.CancelScope(deadline=self._until) as self._changed,
                 self._pilot.sampler.watch(details=self._details) as passes,
             ):
+                begun_before = True  # the first one may have been
                 async for entry in passes:
-                    if self._has_details(entry.item.samples):
+                    if self._has_details(entry.item.samples) or not begun_before:
                         self._looked.set()
+                    begun_before = False
 
     async def newest(self) -> Mapping[str, Usage]:
         """Return the newest sample of each process that runs."""
@@ -55,7 +57,8 @@ class UsageWatch:
     async def history(self, process: Process) -> ProcessUsage:
         """Return what *process* has used lately, with its open files and listening ports."""
         if process.name not in self._details:
-            self._looked = trio.Event()
+            looked, self._looked = self._looked, trio.Event()
+            looked.set()  # who waits for it goes on with the next one
             self._changed.cancel()
         self._details[process.name] = trio.current_time() + ASKED_AGAIN_SEC
         await self._ask()
@@ -72,10 +75,11 @@ class UsageWatch:
         self._changed.deadline = self._until
         self._asked.set()
         with trio.move_on_after(_FIRST_LOOK_SEC):
-            await self._looked.wait()
+            while not self._looked.is_set():
+                await self._looked.wait()
 
     def _has_details(self, samples: Mapping[str, ProcessSample]) -> bool:
-        """Return whether a pass was begun after the last one was asked for."""
+        """Return whether a pass was begun after the last one was asked for; no is no proof."""
         wanted = [samples[name] for name in self._details if name in samples]
         return all(sample.open_files is not None for sample in wanted)
 

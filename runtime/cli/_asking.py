@@ -9,7 +9,7 @@ import trio
 from runtime_http import NotReachedError, RefusedError
 
 from ._output import nobody_reads
-from ._whereabouts import ForeignTreeError, NoTreeError, Whereabouts
+from ._whereabouts import TOKEN_VARIABLE, ForeignTreeError, NoTreeError, Whereabouts
 
 #: Exit statuses, for scripts.
 FINE, NOT_FINE, USAGE, NOBODY, UNKNOWN, NOT_ALLOWED = range(6)
@@ -33,15 +33,29 @@ def run_and_tell(
     try:
         return trio.run(act)
     except RefusedError as refusal:
-        click.echo(refusal, err=True)
+        click.echo(words_of(refusal), err=True)
         return status_of(refusal)
     except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:  # it came while one of several tasks was busy
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
         return INTERRUPTED
     except BrokenPipeError:
         return nobody_reads()
     except tuple(ends) as error:
         click.echo(error, err=True)
         return next(status for kind, status in ends.items() if isinstance(error, kind))
+
+
+def words_of(refusal: RefusedError) -> str:
+    """Return what a server has refused, and what to do about it here."""
+    if refusal.status != 401:
+        return str(refusal)
+    return (
+        "this takes the right token, which is in the file `token` of the run directory of the tree:"
+        f" name that file by --token-file, or with --url have the token in ${TOKEN_VARIABLE}"
+    )
 
 
 def status_of(refusal: RefusedError | None) -> int:

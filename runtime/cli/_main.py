@@ -38,11 +38,18 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in _FLAGS:
+            if not ctx.resilient_parsing and not args[0].startswith("-"):
+                self._refuse_near_miss(ctx, args[0])
             args = ["run", *args]
         elif args and not ctx.resilient_parsing and Path(args[0]).is_file():
             words = f"{args[0]} is taken for the command; the file: python -m runtime run {args[0]}"
             click.echo(words, err=True)
         return super().parse_args(ctx, args)
+
+    def _refuse_near_miss(self, ctx: click.Context, name: str) -> None:
+        """Leave with what was meant, where that is no file but nearly a command."""
+        if not Path(name).exists() and (hint := _late.did_you_mean(name, self.commands)):
+            ctx.fail(f"there is no command and no file {name!r}{hint}")
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT, no_args_is_help=True)

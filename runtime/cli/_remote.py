@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any, Literal
@@ -13,11 +14,12 @@ from typing import Any, Literal
 import click
 import trio
 
+from runtime._problems import did_you_mean
 from runtime.supervision.graph import Stage
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 from runtime_http.models import LogLine, TreeView, UnitView
 
-from ._asking import FINE, NOT_FINE, run_and_tell, status_of, take_whereabouts
+from ._asking import FINE, NOT_FINE, run_and_tell, status_of, take_whereabouts, words_of
 from ._table import render_table
 from ._whereabouts import NoTreeError
 
@@ -26,6 +28,8 @@ _PAST: Mapping[Verb, str] = {"start": "started", "stop": "stopped", "restart": "
 _FINE_STAGES = (Stage.READY, Stage.COMPLETED, Stage.IDLE)
 #: A shell that waits for completions is not to wait for a tree that does not answer.
 _COMPLETE_SEC = 1.0
+#: So long a tree may take to say how it stands: it may be busy, and it may hang.
+_ANSWER_SEC = 30.0
 
 
 def ask(command: str, options: Mapping[str, Any]) -> int:
@@ -63,7 +67,7 @@ def known_names(**options: Any) -> list[str]:  # noqa: ANN401 - as click hands t
 
 async def show_status(client: Client, names: Sequence[str], *, as_json: bool, watch: bool) -> int:
     """Show how these units stand, or all; with *watch* again whenever that changes."""
-    tree = await client.tree()
+    tree = await _read_tree(client)
     status = _show(tree, names, as_json=as_json, watch=watch)
     if not watch:
         return status
@@ -73,7 +77,12 @@ async def show_status(client: Client, names: Sequence[str], *, as_json: bool, wa
             if message.kind not in ("invocation", "missed") and (
                 message.number is None or message.number > tree.last_event
             ):
-                tree = await client.tree()  # with all that has happened by now
+                try:
+                    tree = await _read_tree(client)  # with all that has happened by now
+                except NotReachedError:
+                    if tree.stopping is None and not message.data.get("stopping"):
+                        raise
+                    break  # it has ended as it was told to
                 status = _show(tree, names, as_json=as_json, watch=True)
     return status
 
@@ -94,13 +103,21 @@ def _show(tree: TreeView, names: Sequence[str], *, as_json: bool, watch: bool) -
 
 def _render(units: Sequence[UnitView]) -> str:
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    shown = sys.stdout.isatty()
     return render_table(
         units,
         {unit.name: unit.pid or 0 for unit in units},
-        coloured=sys.stdout.isatty() and not plain,
-        width=get_terminal_size().columns,
+        coloured=shown and not plain,
+        width=get_terminal_size().columns if shown else None,
         now=datetime.now().astimezone(),
     )
+
+
+async def _read_tree(client: Client) -> TreeView:
+    """Return how the tree stands; one that does not say so in time does not answer."""
+    with trio.move_on_after(_ANSWER_SEC):
+        return await client.tree()
+    raise NotReachedError(client.url, f"it has said nothing for {_ANSWER_SEC:g} s")
 
 
 def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
@@ -110,7 +127,8 @@ def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
     for name in names or known:
         members = [name] if name in known else tree.names.get(name, [])
         if not members:
-            raise RefusedError(404, f"there is no unit {name!r}")
+            near = did_you_mean(name, [*known, *tree.names])
+            raise RefusedError(404, f"there is no unit {name!r}{near}")
         chosen.update({each: known[each] for each in members if each in known})
     return list(chosen.values())
 
@@ -120,7 +138,7 @@ def _chosen(tree: TreeView, names: Sequence[str]) -> list[UnitView]:
 
 async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: bool) -> int:
     """Start, stop or restart these units side by side; the first refusal decides the status."""
-    units = _chosen(await client.tree(), names)  # of an unknown name nothing is done
+    units = _chosen(await _read_tree(client), names)  # of an unknown name nothing is done
     refusals: dict[str, RefusedError] = {}
     unreached: list[NotReachedError] = []
 
@@ -138,9 +156,9 @@ async def change(client: Client, verb: Verb, names: Sequence[str], *, as_json: b
     if unreached:
         raise unreached[0]
     for name, refusal in refusals.items():
-        click.echo(f"{name}: {refusal}", err=True)
+        click.echo(f"{name}: {words_of(refusal)}", err=True)
     if as_json:
-        now = _chosen(await client.tree(), [unit.name for unit in units])
+        now = _chosen(await _read_tree(client), [unit.name for unit in units])
         click.echo(json.dumps([_plain(unit) for unit in now], indent=2))
     elif done := [unit.name for unit in units if unit.name not in refusals]:
         click.echo(f"{_PAST[verb]}: {', '.join(done)}")
@@ -169,54 +187,67 @@ async def show_logs(
     as_json: bool,
 ) -> int:
     """Show what processes have printed, and with *follow* what they go on to print."""
-    units = _chosen(await client.tree(), names)
-    if stranger := next((unit for unit in units if names and unit.kind != "process"), None):
+    units = _chosen(await _read_tree(client), names)
+    # Of an entry or a group that was named, those are shown that print something.
+    if stranger := next((u for u in units if u.name in names and u.kind != "process"), None):
         where = (
             "its lines are on the console" if stranger.kind == "worker" else "prints nothing itself"
         )
-        raise RefusedError(404, f"{stranger.name} is a {stranger.kind}, and {where}")
+        raise RefusedError(
+            404, f"{stranger.name} is no process (kind: {stranger.kind}), and {where}"
+        )
     chosen = [unit.name for unit in units if unit.kind == "process"]
-    width = max(map(len, chosen), default=0)
+    printer = _Printer(chosen, as_json=as_json)
 
-    def put(name: str, line: LogLine) -> None:
-        if as_json:
-            click.echo(json.dumps({"process": name, **_plain(line)}))
-        else:
-            prefix = "" if len(chosen) == 1 else f"{name:<{width}} | "
-            click.echo(f"{prefix}{line.text}")
+    def follow_one(name: str) -> AsyncGenerator[LogLine]:
+        """Follow it behind the lines that have been shown, or from the newest ones."""
+        seen = next((line.number for line in reversed(found[name])), None)
+        told = partial(printer.tell_missed, name)
+        return client.follow_logs(name, lines=lines, stream=stream, after=seen, on_missed=told)
 
+    found = {name: await client.logs(name, lines=lines, stream=stream) for name in chosen}
+    told = [(name, line) for name, its_lines in found.items() for line in its_lines]
+    for name, line in sorted(told, key=lambda each: each[1].timestamp):
+        printer.put(name, line)
     if follow:
-        await _follow(client, chosen, lines, stream, put)
-        return FINE
-    found: list[tuple[str, LogLine]] = []
-    for name in chosen:
-        found += [(name, each) for each in await client.logs(name, lines=lines, stream=stream)]
-    for name, line in sorted(found, key=lambda each: each[1].timestamp):
-        put(name, line)
+        await _follow({name: follow_one(name) for name in chosen}, printer)
     return FINE
 
 
-async def _follow(
-    client: Client,
-    names: Sequence[str],
-    lines: int,
-    stream: str | None,
-    put: Callable[[str, LogLine], None],
-) -> None:
+class _Printer:
+    """Prints lines of processes, behind their names if there are several."""
+
+    def __init__(self, names: Sequence[str], *, as_json: bool) -> None:
+        self._several, self._as_json = len(names) != 1, as_json
+        self._width = max(map(len, names), default=0)
+
+    def put(self, name: str, line: LogLine) -> None:
+        if self._as_json:
+            click.echo(json.dumps({"process": name, **_plain(line)}))
+        else:
+            prefix = f"{name:<{self._width}} | " if self._several else ""
+            click.echo(f"{prefix}{line.text}")
+
+    def tell_missed(self, name: str, count: int) -> None:
+        click.echo(f"({count} lines of {name} came too fast)", err=True)
+
+
+async def _follow(streams: Mapping[str, AsyncGenerator[LogLine]], printer: _Printer) -> None:
+    """Print what comes of each process, until all streams have ended."""
     failures: list[Exception] = []
 
-    async def follow_one(name: str) -> None:
+    async def follow_one(name: str, stream: AsyncGenerator[LogLine]) -> None:
         try:
-            async with aclosing(client.follow_logs(name, lines=lines, stream=stream)) as new:
+            async with aclosing(stream) as new:
                 async for line in new:
-                    put(name, line)
+                    printer.put(name, line)
         except (ClientError, BrokenPipeError) as failure:
             failures.append(failure)
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for name in names:
-            nursery.start_soon(follow_one, name)
+        for name, stream in streams.items():
+            nursery.start_soon(follow_one, name, stream)
     if failures:
         raise failures[0]
 
@@ -237,7 +268,14 @@ async def show_events(client: Client, *, after: int | None, as_json: bool) -> in
 
 async def show_why(client: Client, name: str, *, as_json: bool) -> int:
     """Show the chain of events behind the last change of a unit."""
-    why = await client.why(name)
+    try:
+        why = await client.why(name)
+    except RefusedError as refusal:
+        members = (await _read_tree(client)).names.get(name) if refusal.status == 404 else None
+        if members is None:
+            raise
+        words = f"{name} stands for {', '.join(members)}: ask for one of them"
+        raise RefusedError(404, words) from refusal
     if as_json:
         click.echo(json.dumps(_plain(why), indent=2))
         return FINE

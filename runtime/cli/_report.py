@@ -12,10 +12,12 @@ from runtime import _late
 from runtime.application import Application
 from runtime.process import SurvivorsError
 from runtime.process.child import KILLED
+from runtime.supervision._exceptions import UnknownUnitError
 from runtime.supervision.budget import Wait
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime.supervision.graph import Condition, Stage
 from runtime.supervision.lifecycle import Stages
+from runtime.supervision.supervisor import Supervisor
 
 from ._console import Console
 from ._http import KIND as HTTP_KIND
@@ -30,6 +32,7 @@ _COMPLETION = (Condition.COMPLETED, Condition.COMPLETED_SUCCESSFULLY)
 _SLOW_SEC = 1.0  # a unit whose stop takes so long is told
 _AGAIN_SEC = 10.0
 _MOST_NAMES = 20
+_JOB = "job"
 
 
 class Report:
@@ -45,6 +48,8 @@ class Report:
         self._killed: dict[str, list[str]] = {}  # what of each unit had to be, in words
         self._survivors: dict[str, str] = {}
         self._stop_begun = trio.lowlevel.ParkingLot()
+        self._stages: dict[str, Stages[Any]] = {}
+        self._calls: dict[str, str] = {}  # what each job has said of its own
 
     async def run(self) -> None:
         """Tell every event until the journal is closed."""
@@ -78,7 +83,7 @@ class Report:
             render = partial(
                 render_table,
                 coloured=self._console.coloured,
-                width=shutil.get_terminal_size().columns,
+                width=shutil.get_terminal_size().columns if self._console.is_terminal else None,
             )
             table = await trio.to_thread.run_sync(render, statuses, pids, abandon_on_cancel=True)
             self._console.show(table)
@@ -121,38 +126,81 @@ class Report:
 
     def _tell(self, event: UnitEvent, *, at_start: bool) -> None:
         if event.kind is EventKind.INVOCATION:
-            # Of many that run in a second, a person is to see those alone that have not ended well.
-            if cast("InvocationEvent", event).status == "failed":
-                self._console.say(event.reason, bad=True)
+            self._tell_failure(cast("InvocationEvent", event))
         elif not event.unit:
             self._stop_asked = trio.current_time()
             self._console.say(event.reason)
         elif event.kind is EventKind.NOTED and not event.reason.startswith(_EXPECTED):
-            self._console.say(f"{event.unit} {event.reason}", bad=True)
-            if self._stop_asked is not None and event.reason.startswith(KILLED):
-                who = event.reason.removeprefix(KILLED).partition(";")[0]
-                self._killed.setdefault(event.unit, []).append(who)
+            self._tell_note(event)
         elif event.kind is EventKind.MOVED:
             self._tell_move(event, at_start=at_start)
 
+    def _tell_failure(self, event: "InvocationEvent") -> None:
+        """Tell of an invocation that has failed.
+
+        Of many that run in a second, a person is to see those alone that have not ended well; that
+        of a job is told as the end of the job.
+        """
+        of_job = event.invocation_id is not None and any(
+            event.invocation_id in said for said in self._calls.values()
+        )
+        if event.status == "failed" and not of_job:
+            self._console.say(event.reason, bad=True)
+
+    def _tell_note(self, event: UnitEvent) -> None:
+        found = self._find(event.unit)
+        of_job = found is not None and found[0].unit(found[1]).kind == _JOB
+        if of_job:
+            self._calls[event.unit] = event.reason
+        self._console.say(f"{event.unit} {event.reason}", bad=not of_job)
+        if self._stop_asked is not None and event.reason.startswith(KILLED):
+            who = event.reason.removeprefix(KILLED).partition(";")[0]
+            self._killed.setdefault(event.unit, []).append(who)
+
     def _tell_move(self, event: UnitEvent, *, at_start: bool) -> None:
-        supervisor, name = self._supervisor.locate(event.unit)
-        stages = supervisor.unit(name).lifecycle.stages
+        stages = self._stages_of(event)
+        if stages is None:
+            return
         if self._stop_asked is not None:
             self._note_stop(event.unit, event.new, stages)
         if event.new == stages.running:
             told = at_start and self._console.is_terminal
             # Who waits for its end is told of that.
-            if not told and not supervisor.is_awaited(name, *_COMPLETION):
+            if not told and not self._is_awaited(event.unit):
                 self._console.say(f"{event.unit} is {event.reason}")
         elif event.new in (stages.stopped, stages.failed):
             well = event.reason == "stopped" or _is_completion(event.reason)
             if event.reason != "stopped" or self._supervisor.stopping is None:
                 self._console.say(f"{event.unit} {event.reason}", bad=not well)
 
+    def _find(self, path: str) -> tuple[Supervisor, str] | None:
+        """Return where a unit is; None for one that has been removed since."""
+        try:
+            supervisor, name = self._supervisor.locate(path)
+            supervisor.unit(name)
+        except UnknownUnitError:
+            return None
+        return supervisor, name
+
+    def _stages_of(self, event: UnitEvent) -> Stages[Any] | None:
+        """Return the stages of a unit that has moved; of one that has been removed, if known."""
+        if (found := self._find(event.unit)) is not None:
+            supervisor, name = found
+            stages: Stages[Any] = supervisor.unit(name).lifecycle.stages
+            self._stages[event.unit] = stages
+            return stages
+        known = self._stages.get(event.unit)
+        if known is not None and event.new in (known.stopped, known.failed):
+            del self._stages[event.unit]
+        return known
+
+    def _is_awaited(self, unit: str) -> bool:
+        found = self._find(unit)
+        return found is not None and found[0].is_awaited(found[1], *_COMPLETION)
+
     def _stop_wait(self, unit: str) -> Wait | None:
-        supervisor, name = self._supervisor.locate(unit)
-        return supervisor.stop_wait(name)
+        found = self._find(unit)
+        return None if found is None else found[0].stop_wait(found[1])
 
     def _note_stop(self, unit: str, new: str | None, stages: Stages[Any]) -> None:
         if new == stages.stopping:
@@ -161,8 +209,8 @@ class Report:
         elif new in (stages.stopped, stages.failed):
             self._stopping.pop(unit, None)
             self._stopped.append(unit)
-            supervisor, name = self._supervisor.locate(unit)
-            error = supervisor.status(name).error
+            found = self._find(unit)
+            error = None if found is None else found[0].status(found[1]).error
             if isinstance(error, SurvivorsError):
                 self._survivors[unit] = error.survivors
 

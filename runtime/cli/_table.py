@@ -17,6 +17,9 @@ _STYLES: Mapping[Stage, str] = {
 }
 
 
+_ENDLESS = 100_000  # columns
+
+
 class Standing(Protocol):
     """How a unit stands: a status of the supervisor, or what HTTP shows of it."""
 
@@ -47,13 +50,14 @@ def render_table(
     pids: Mapping[str, int],
     *,
     coloured: bool,
-    width: int,
+    width: int | None,
     now: datetime | None = None,
 ) -> str:
     """Return a table of name, state, pid and what there is to say of each unit, as text.
 
-    Without *now* it has the time to readiness, or to completion; with it, how long each has been up
-    by then, and its restarts.
+    It is folded to *width* columns; None is for what no terminal shows. Without *now* it has the
+    time to readiness, or to completion; with it, how long each has been up by then, and its
+    restarts.
     """
     rich_console, rich_table = _late.rich()
     table = rich_table.Table(box=None, pad_edge=False, header_style="bold")
@@ -76,13 +80,13 @@ def render_table(
     console = rich_console.Console(
         file=text,
         force_terminal=coloured,
-        width=width,
+        width=_ENDLESS if width is None else width,
         color_system="auto" if coloured else None,
         markup=False,
         emoji=False,
     )
     console.print(table)
-    return text.getvalue()
+    return "\n".join(line.rstrip(" ") for line in text.getvalue().split("\n"))
 
 
 def _start_times(unit: Standing) -> tuple[str]:

@@ -54,8 +54,13 @@ class _NoStoreError(Exception):
     """There is no store that this process could open."""
 
 
+class _UselessOptionError(Exception):
+    """An option does nothing in the place where it was given."""
+
+
 _ENDS: Mapping[type[Exception], int] = {
     _NoStoreError: NOBODY,
+    _UselessOptionError: USAGE,
     StateBackendError: NOBODY,
     InvocationNotFoundError: UNKNOWN,
     UnknownTaskError: UNKNOWN,
@@ -120,6 +125,9 @@ async def _ask_as_manifest_says(
     backend = make_state_backend(manifest.tasks.store_url(manifest.base_directory or Path.cwd()))
     if backend.url.startswith("memory:"):
         return await _ask_tree(command, where, options, alone=True)
+    if where.token_file is not None:
+        words = "--token-file is for a tree that is asked over HTTP, by --url or --run-directory"
+        raise _UselessOptionError(f"{words}; {backend.url} is opened here and takes no token")
     if isinstance(backend, SQLiteStateBackend) and command != "submit":
         _check_exists(backend.path)
     home: TaskHome = manifest.tasks.home

@@ -59,12 +59,15 @@ class Whereabouts:
     def _find(self) -> tuple[str, str | None]:
         if self.url is not None:
             token = os.environ.get(TOKEN_VARIABLE) or None
-            return self.url, token if self.token_file is None else self._read_token()
+            return _as_url(self.url), token if self.token_file is None else self._read_token()
         folder = self.run_directory or self._folder_of_manifest()
         address = _read(folder / HTTP_FILE)
         # A tree that was killed has left its address, which may be that of another one by now.
-        if address is None or not is_taken(folder):
+        if not is_taken(folder):
             words = f"no tree serves HTTP from {folder}; start it, or give its --url"
+            raise NoTreeError(str(self.run_directory or self.manifest), words)
+        if address is None:
+            words = f"the tree that has {folder} serves no HTTP yet, or is not to (--no-http)"
             raise NoTreeError(str(self.run_directory or self.manifest), words)
         return address, _read(
             folder / TOKEN_FILE
@@ -84,6 +87,14 @@ class Whereabouts:
             return _named_folder(self.manifest) or default_run_directory(self.manifest)
         except (DocumentError, RunDirectoryError) as error:
             raise NoTreeError(str(self.manifest), str(error)) from error
+
+
+def _as_url(given: str) -> str:
+    """Return the address in *given*, which may be HOST:PORT alone, or that of the page."""
+    if given.startswith("unix:"):
+        return given
+    url = given if "://" in given else f"http://{given}"
+    return url.partition("#")[0].rstrip("/").removesuffix("/ui")
 
 
 def _named_folder(manifest: Path) -> Path | None:

@@ -40,6 +40,15 @@ def test_help_names_the_commands_and_gives_an_example(arguments: list[str]) -> N
     assert re.search(r"Commands: (.* )?run ", text)
 
 
+def test_what_is_nearly_a_command_and_no_file_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = ask("statsu")
+    assert status == 2
+    assert "there is no command and no file 'statsu'; did you mean 'status'?" in text
+
+
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--help"], ["run", "-h"]])
 def test_the_help_of_run_tells_exit_statuses_and_gives_examples(arguments: list[str]) -> None:
     status, text = ask(*arguments)

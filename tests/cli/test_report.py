@@ -5,13 +5,15 @@ from typing import Any
 import trio
 import trio.testing
 
+from runtime._tasks_spec import JobEntry
 from runtime.application import Application
 from runtime.cli._report import Report
 from runtime.process import SurvivorsError
 from runtime.supervision.events import Journal
-from runtime.supervision.graph import Requirement
+from runtime.supervision.graph import Requirement, Stage
 from runtime.supervision.supervisor import Supervisor
 from runtime.supervision.unit import Unit, UnitHandle
+from runtime.tasks.jobs import job_unit
 
 
 class Heard:
@@ -213,4 +215,53 @@ async def test_of_invocations_those_are_told_that_have_failed(autojump_clock: An
             assert heard.bad[-1] == "15 more invocations: failed"
             assert len(heard.bad) == 1 + 10 + 1
             assert len(heard.sentences) == len(heard.bad)
+        app.supervisor.events.close()
+
+
+async def test_a_unit_that_has_been_removed_since_is_told_of(autojump_clock: Any) -> None:
+    async def brief(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    app = Application(keep=True)
+    heard = Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Report(app, heard).run)
+        async with app:
+            for number in range(20):  # who is first, the report or the removal, is up to Trio
+                name = f"s{number}"
+                await app.register_service(brief, name).start()
+                await app.deregister_service(name)
+            await trio.testing.wait_all_tasks_blocked()
+            told = [words for words in heard.sentences if words.startswith("s")]
+            assert [words for words in told if words.endswith(" stopped")] == [
+                f"s{number} stopped" for number in range(20)
+            ]
+        app.supervisor.events.close()
+
+
+async def test_the_call_of_a_job_that_fails_is_told_as_the_end_of_the_job(
+    autojump_clock: Any,
+) -> None:
+    app = Application(keep=True)
+
+    @app.task
+    async def divide(by: int) -> float:
+        return 1 / by
+
+    heard = Heard()
+    job = JobEntry(name="job", task=divide.name, arguments={"by": 0})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Report(app, heard).run)
+        async with app:
+            app.supervisor.add(job_unit(app.tasks, job))
+            await app.supervisor.wait_until("job", Stage.FAILED)
+            await trio.testing.wait_all_tasks_blocked()
+            told = [words for words in heard.sentences if "ZeroDivisionError" in words]
+            assert told == heard.bad
+            assert len(told) == 1
+            assert told[0].startswith(f"job {divide.name} has failed: ZeroDivisionError")
+            (calls,) = [words for words in heard.sentences if words.startswith("job calls")]
+            (bad,) = (await app.state_backend.list_invocations()).invocations
+            assert bad.invocation_id in calls  # to be looked up by
         app.supervisor.events.close()

@@ -17,7 +17,9 @@ def status(name: str, stage: Stage, **fields: object) -> UnitStatus:
     )
 
 
-def render(*statuses: UnitStatus, coloured: bool = False, width: int = 80, **pids: int) -> str:
+def render(
+    *statuses: UnitStatus, coloured: bool = False, width: int | None = 80, **pids: int
+) -> str:
     return render_table(statuses, pids, coloured=coloured, width=width)
 
 
@@ -100,3 +102,12 @@ def test_at_a_later_time_it_tells_how_long_each_has_been_up(seconds: float, word
     heading, *rows = (row.split() for row in text.splitlines())
     assert heading == ["NAME", "STATE", "PID", "UP", "RESTARTS"]
     assert rows == [["a", "running", "7", *words.split(), "2"], ["b", "completed"]]
+
+
+def test_for_a_program_nothing_is_folded_and_no_blanks_are_added() -> None:
+    long = status("a", Stage.FAILED, reason="words " * 100)
+    lines = render(long, status("b", Stage.READY, state="running"), width=None).split("\n")
+    assert lines.pop() == ""
+    assert len(lines) == 3
+    assert lines[1].count("words") == 100
+    assert [line for line in lines if line.endswith(" ")] == []

@@ -120,7 +120,7 @@ async def test_other_addresses_tell_of_the_tree_by_the_token_alone(serve: Serve,
                 assert (await http.options(path)).status_code == 401, path
             for path in ("/healthz", "/readyz"):
                 assert (await http.get(path)).status_code == 200
-            assert (await http.get("/", headers=BROWSER)).headers["location"] == "/ui/"
+            assert (await http.get("/", headers=BROWSER)).headers["location"] == "./ui/"
             for path in OPEN:
                 assert (await http.get(path)).status_code == 200, path
                 assert (await http.post(path)).status_code == 401, path
@@ -177,6 +177,21 @@ async def test_other_sites_get_nothing_and_are_told_nothing(serve: Serve) -> Non
         assert (await site.get("/processes/db")).json()["restarts"] == 0
 
 
+@pytest.mark.parametrize(
+    ("site_of", "fine"),
+    [("same-origin", True), ("none", True), ("same-site", False), ("cross-site", False)],
+)
+async def test_a_page_of_another_site_changes_nothing_although_a_proxy_adds_the_token(
+    serve: Serve, site_of: str, *, fine: bool
+) -> None:
+    headers = {**AUTHORIZED, "sec-fetch-site": site_of}
+    async with serve(MANIFEST) as site:
+        answer = await site.http.post("/processes/db/stop", headers=headers)
+        assert answer.status_code == (200 if fine else 403)
+        assert (await site.get("/processes/db")).json()["ready"] is not fine
+        assert (await site.get("/tree", headers=headers)).status_code == 200
+
+
 async def test_every_answer_has_the_headers_that_protect(serve: Serve) -> None:
     async with serve(MANIFEST) as site:
         paths = ["/", "/tree", "/healthz", "/ui/", "/ui", "/ui/main.js", "/docs/", "/nothing"]
@@ -201,7 +216,7 @@ async def test_every_answer_has_the_headers_that_protect(serve: Serve) -> None:
 async def test_a_browser_is_led_to_the_page(serve: Serve) -> None:
     async with serve() as site:
         answer = await site.get("/", headers={"accept": "text/html,*/*"})
-        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
+        assert (answer.status_code, answer.headers["location"]) == (303, "./ui/")
         page = await site.get("/ui/")
         assert page.headers["content-type"].startswith("text/html")
         assert (await site.get("/ui")).headers["location"] == "./ui/"

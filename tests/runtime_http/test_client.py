@@ -103,6 +103,9 @@ async def test_what_it_asks_comes_as_models(serve: Serve, run: Any) -> None:
                 assert (await client.process("db")).ready is True
                 assert len(await client.processes()) == 4
                 assert (await client.why("job")).name == "job"
+                assert (await client.stats())["db"].family_size == 1
+                used = await client.process_stats("db")
+                assert (used.name, used.history[-1].family_size) == ("db", 1)
                 assert await client.services() == []
                 assert await client.is_ready() is False  # the job has failed
 
@@ -358,3 +361,31 @@ async def test_streams_end_with_the_server(serve: Serve) -> None:
         await begun.wait()
     assert kinds[0] == "snapshot"
     assert "moved" in kinds  # also of the stop it is told
+
+
+async def test_a_stream_that_says_nothing_any_more_is_dead(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host at its other end may be gone, and nobody says so."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n: alive\n\n")
+            await trio.sleep_forever()
+
+    monkeypatch.setattr("runtime_http.client.SILENCE_SEC", 0.1)
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+
+        async def listen() -> None:
+            async with Client(url) as client:
+                for stream in (client.events(), client.follow_logs("db")):
+                    async with aclosing(stream) as messages:
+                        with pytest.raises(NotReachedError, match="ReadTimeout"):
+                            await anext(messages)
+
+        await run(listen)
+        nursery.cancel_scope.cancel()

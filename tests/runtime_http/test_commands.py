@@ -20,6 +20,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from runtime.application import Application
+from runtime.cli._asking import run_and_tell
 from runtime.cli._main import cli
 from runtime.cli._whereabouts import NoTreeError, Whereabouts
 from runtime.run_directory import HTTP_FILE, TOKEN_FILE, note_in_file, open_run_directory
@@ -121,7 +122,7 @@ async def test_status_is_1_when_one_is_not_well_and_4_for_a_stranger(open_tree: 
         assert (await ask("status", "db")).exit_code == 0
         unknown = await ask("status", "dbb")
         assert unknown.exit_code == 4
-        assert unknown.stderr == "there is no unit 'dbb'\n"
+        assert unknown.stderr == "there is no unit 'dbb'; did you mean 'db'?\n"
         assert unknown.stdout == ""
 
 
@@ -142,6 +143,35 @@ async def test_status_is_watched_until_the_tree_ends(open_tree: Open) -> None:
     assert len(trees) >= 2
     assert [u["stage"] for u in trees[0]["units"] if u["name"] == "api-0"] == ["ready"]
     assert any(u["stage"] == "idle" for tree in trees for u in tree["units"])
+
+
+@pytest.mark.parametrize(("told", "status"), [("enough", 1), (None, 3)])
+async def test_a_tree_that_is_gone_while_it_is_watched_has_ended_if_it_was_told_to(
+    told: str | None, status: int
+) -> None:
+    asked: list[bytes] = []
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            request = bytes(await stream.receive_some())
+            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+            if b"/tree" in request:
+                asked.append(request)
+                if len(asked) == 1:
+                    body = _tree("stopping").encode()
+                    await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
+                    await stream.send_all(body)
+                return
+            event = json.dumps({"stopping": told}).encode()
+            await stream.send_all(head + b"\r\nid: 9\nevent: moved\ndata: %s\n\n" % event)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        assert (await call("status", "--watch", "--url", url)).exit_code == status
+        nursery.cancel_scope.cancel()
 
 
 async def _until_read(journal: Journal[Any]) -> None:
@@ -205,7 +235,10 @@ async def test_runners_and_workers_are_no_units_to_be_steered(open_tree: Open) -
         result = await ask("logs", worker)
         assert result.exit_code == 4
         assert "its lines are on the console" in result.stderr
-        assert "runner is a runner, and prints nothing" in (await ask("logs", "runner")).stderr
+        assert (
+            "runner is no process (kind: runner), and prints nothing"
+            in (await ask("logs", "runner")).stderr
+        )
 
 
 async def test_without_the_right_token_it_is_5(open_tree: Open, tmp_path: Path) -> None:
@@ -218,6 +251,8 @@ async def test_without_the_right_token_it_is_5(open_tree: Open, tmp_path: Path) 
         assert (await ask("stop", "db", "--token-file", str(wrong))).exit_code == 5
         assert (await ask("stop", "db", "--token-file", str(empty))).exit_code == 3
         assert (await call("status", *url)).exit_code == 0
+        refused = (await call("stop", *url, "db", RUNTIME_TOKEN="")).stderr
+        assert "by --token-file, or with --url have the token in $RUNTIME_TOKEN" in refused
         assert set(ask.states().values()) == {"ready"}
         assert (await call("stop", *url, "api", RUNTIME_TOKEN=TOKEN)).exit_code == 0
         file = str(ask.folder / TOKEN_FILE)
@@ -262,22 +297,14 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
         async with stream:
             request = bytes(await stream.receive_some())
             head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
-            if b"/tree" in request:
-                body = TreeView.model_validate(
-                    {
-                        "version": "1",
-                        "state": "running",
-                        "settled": True,
-                        "stopping": None,
-                        "stop_left_sec": None,
-                        "last_event": 3,
-                        "units": [_unit("a")],
-                    }
-                ).model_dump_json()
+            if b"follow" not in request and b"/events" not in request:
+                body = '{"lines": []}' if b"/logs" in request else _tree("ready")
                 await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
                 await stream.send_all(body.encode())
                 return
             told = b'event: resync\ndata: {"missed": 7}\n\nevent: missed\ndata: {"missed": 9}\n\n'
+            if b"/logs" in request:
+                told = b'event: missed\ndata: {"lines": 7}\n\n'
             chunk = b"%x\r\n%s\r\n" % (len(told), told)
             await stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n" + chunk)
 
@@ -285,22 +312,37 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
         serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
         (listener,) = await nursery.start(serve_here)
         url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        for arguments in (("events",), ("logs", "--follow")):
+        for arguments, told in (
+            (("events",), "(7 events came too fast)\n(9 events of invocations are gone)\n"),
+            (("logs", "--follow"), "(7 lines of a came too fast)\n"),
+        ):
             result = await call(*arguments, "--url", url)
             assert result.exit_code == 3
-            if arguments == ("events",):
-                assert "(7 events came too fast)\n(9 events of invocations are gone)\n" in (
-                    result.stderr
-                )
+            assert told in result.stderr
         nursery.cancel_scope.cancel()
 
 
-def _unit(name: str) -> UnitView:
+def _tree(stage: str) -> str:
+    """Return as JSON a tree with one unit at this stage."""
+    return TreeView.model_validate(
+        {
+            "version": "1",
+            "state": "running",
+            "settled": True,
+            "stopping": None,
+            "stop_left_sec": None,
+            "last_event": 3,
+            "units": [_unit("a", stage)],
+        }
+    ).model_dump_json()
+
+
+def _unit(name: str, stage: str) -> UnitView:
     facts: dict[str, Any] = {
         "name": name,
         "kind": "process",
         "state": "running",
-        "stage": "ready",
+        "stage": stage,
         "ready": True,
     }
     facts |= dict.fromkeys(("healthy", "next_restart_at", "started_at", "ran_sec", "error", "stop"))
@@ -328,9 +370,21 @@ async def test_logs_are_those_of_the_processes_asked_for(open_tree: Open) -> Non
         assert (await ask("logs", "--lines", "0")).stdout == ""
         stranger = await ask("logs", "http")
         assert stranger.exit_code == 4
-        assert "http is a http" in stranger.stderr
+        assert "http is no process (kind: http), and prints" in stranger.stderr
         assert (await ask("logs", "none")).exit_code == 4
         assert (await ask("logs", "--lines", "-1")).exit_code == 2
+
+
+async def test_of_a_group_the_processes_have_logs(open_tree: Open) -> None:
+    manifest = {
+        "processes": [script("db", "echo up; exec sleep 1000")],
+        "services": [{"name": "cache", "class": "runtime.service.plain:idle"}],
+        "groups": [{"name": "all", "strategy": "one_for_all", "members": ["db", "cache"]}],
+    }
+    async with open_tree(manifest) as ask:
+        await ask.site.application.pilot.get_process_by_name("db").output.lines.wait_next(0)
+        assert (await ask("logs", "all")).stdout == "up\n"
+        assert (await ask("logs", "all", "cache")).exit_code == 4
 
 
 async def test_logs_are_followed_until_the_tree_ends(open_tree: Open) -> None:
@@ -348,7 +402,9 @@ async def test_logs_are_followed_until_the_tree_ends(open_tree: Open) -> None:
             await _until_read(process.output.lines)
     (result,) = results
     assert result.exit_code == 0
-    assert {"api-0 | hello", "api-0 | oh"} <= set(result.stdout.splitlines())
+    lines = result.stdout.splitlines()
+    assert {"api-0 | hello", "api-0 | oh"} <= set(lines)
+    assert len(lines) == 4  # what there was is not told again
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
@@ -384,6 +440,9 @@ async def test_why_tells_the_chain_of_causes(open_tree: Open) -> None:
         data = json.loads((await ask("why", "db", "--json")).stdout)
         assert data["events"][0]["unit"] == "db"
         assert (await ask("why", "none")).exit_code == 4
+        several = await ask("why", "api")
+        assert several.exit_code == 4
+        assert several.stderr == "api stands for api-0, api-1: ask for one of them\n"
 
 
 # --- which tree is meant --------------------------------------------------------------------------
@@ -417,10 +476,45 @@ async def test_no_tree_is_3(
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("http://127.0.0.1:8410", "http://127.0.0.1:8410"),
+        ("http://127.0.0.1:8410/ui/", "http://127.0.0.1:8410"),
+        ("http://127.0.0.1:8410/ui/#api", "http://127.0.0.1:8410"),
+        ("127.0.0.1:8410", "http://127.0.0.1:8410"),
+        ("localhost:8410/", "http://localhost:8410"),
+        ("https://shop.example/runtime/ui/", "https://shop.example/runtime"),
+        ("unix:run/ui", "unix:run/ui"),
+    ],
+)
+def test_an_address_may_be_that_of_the_page_or_as_it_is_given_to_run(
+    given: str, meant: str
+) -> None:
+    assert Whereabouts(url=given).find() == (meant, None)
+
+
 async def test_nobody_at_an_address_is_3(free_port: Callable[[], int]) -> None:
     result = await call("stop", "x", "--url", f"http://127.0.0.1:{free_port()}")
     assert result.exit_code == 3
     assert result.stderr.startswith("no tree answers at http://127.0.0.1:")
+
+
+async def test_a_tree_that_hangs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def say_nothing(stream: trio.SocketStream) -> None:
+        async with stream:
+            await trio.sleep_forever()
+
+    monkeypatch.setattr("runtime.cli._remote._ANSWER_SEC", 0.1)
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        for command in (("status",), ("stop", "db"), ("logs",)):
+            result = await call(*command, "--url", url)
+            assert result.exit_code == 3
+            assert result.stderr == f"no tree answers at {url}: it has said nothing for 0.1 s\n"
+        nursery.cancel_scope.cancel()
 
 
 def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path) -> None:
@@ -430,6 +524,8 @@ def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path)
     with pytest.raises(NoTreeError, match="no tree serves HTTP"):
         where.find()
     with open_run_directory(tmp_path):
+        with pytest.raises(NoTreeError, match="serves no HTTP yet, or is not to"):
+            where.find()
         note_in_file(tmp_path, HTTP_FILE, "http://127.0.0.1:8410")
         assert where.find() == ("http://127.0.0.1:8410", None)
 
@@ -472,6 +568,26 @@ async def _start(ask: Tree, *arguments: str, **options: Any) -> trio.Process:
     return await trio.lowlevel.open_process(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )
+
+
+def test_ctrl_c_while_a_task_is_busy_is_130() -> None:
+    async def busy() -> int:
+        async def work() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+        return 0
+
+    assert run_and_tell(busy) == 130
+
+    async def fail() -> int:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, int, "x")
+        return 0
+
+    with pytest.raises(ExceptionGroup):
+        run_and_tell(fail)
 
 
 async def test_ctrl_c_is_130_and_a_reader_that_goes_is_no_error(open_tree: Open) -> None:

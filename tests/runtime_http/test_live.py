@@ -575,6 +575,28 @@ async def test_lines_are_followed(serve: Serve, tmp_path: Path) -> None:
                 assert (await anext(events))["data"]["text"] == "more"
 
 
+async def test_lines_are_resumed_by_the_number_of_one(serve: Serve) -> None:
+    speaker = script("speaker", "for i in 1 2 3 4; do echo $i; done; exec sleep 1000")
+    async with serve({"processes": [speaker]}) as site:
+        pilot = site.application.pilot
+        assert pilot is not None
+        process = pilot.get_process_by_name("speaker")
+        assert process is not None
+        while process.output.lines.last < 4:
+            await process.output.lines.wait_next(process.output.lines.last)
+        path = "/processes/speaker/logs?follow=1"
+        for seen, headers, expected in (
+            ("", {}, ["1", "2", "3", "4"]),
+            ("&after=2", {}, ["3", "4"]),
+            ("", {"last_event_id": "3"}, ["4"]),
+            ("&after=99&lines=2", {}, ["3", "4"]),  # of a tree before this one
+        ):
+            async with follow(site, f"{path}{seen}", **headers) as events:
+                assert [(await anext(events))["data"]["text"] for _ in expected] == expected
+        assert (await site.get(path, headers={"last-event-id": "x"})).status_code == 422
+        assert (await site.get(f"{path}&after=-1")).status_code == 422
+
+
 async def test_statistics_are_taken_while_somebody_asks(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,6 +614,27 @@ async def test_statistics_are_taken_while_somebody_asks(
         while pilot.sampler.watched:  # noqa: ASYNC110 - it tells nobody
             await trio.sleep(0.05)
         assert (await site.get("/stats")).json()["stats"].keys() == {"db"}
+
+
+async def test_statistics_are_waited_for_in_vain_by_nobody(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Open files may be hidden from us, and others may ask for more while somebody waits."""
+    monkeypatch.setattr(usage, "_FIRST_LOOK_SEC", 600)
+    monkeypatch.setattr("runtime._procfs.count_open", lambda _: None)
+    answers: list[str] = []
+
+    async with serve({"processes": [sleeper("a"), sleeper("b")]}) as site:
+
+        async def ask(path: str) -> None:
+            answers.append((await site.get(path)).text)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for path in ("/stats", "/processes/a/stats", "/stats", "/processes/b/stats"):
+                    nursery.start_soon(ask, path)
+    assert len(answers) == 4
+    assert any('"open_files":null' in each for each in answers)
 
 
 async def test_without_processes_there_are_no_statistics(serve: Serve) -> None:

@@ -6,8 +6,9 @@ import os
 import re
 import signal
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,44 @@ async def test_restarting_takes_the_token(serve: Serve, visit: Visitor) -> None:
         await visit(site, look, complaints="401")
 
 
+async def test_where_no_token_is_needed_the_page_asks_for_none(
+    serve: Serve, visit: Visitor, tmp_path: Path
+) -> None:
+    """A proxy stands before a unix socket, or adds the token itself."""
+    path = str(tmp_path / "sock")
+
+    async def hand_on(client: trio.SocketStream) -> None:
+        async def copy(source: trio.SocketStream, target: trio.SocketStream) -> None:
+            with suppress(trio.BrokenResourceError):
+                async for data in source:
+                    await target.send_all(data)
+            nursery.cancel_scope.cancel()
+
+        async with (
+            client,
+            await trio.open_unix_socket(path) as server,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(copy, client, server)
+            nursery.start_soon(copy, server, client)
+
+    async with serve(TREE, bind=f"unix:{path}") as site, trio.open_nursery() as proxy:
+        serve_here = partial(trio.serve_tcp, hand_on, 0, host="127.0.0.1")
+        (listener,) = await proxy.start(serve_here)
+        port = listener.socket.getsockname()[1]
+
+        def look(page: Page) -> None:
+            settle(page)
+            before = pid_of(site, "proxy")
+            row(page, "proxy").click()
+            page.locator("[data-verb=restart]").click()
+            expect(page.locator("#action-result")).to_have_text("restart: done")
+            assert pid_of(site, "proxy") not in (0, before)
+
+        await visit(replace(site, address=f"http://127.0.0.1:{port}"), look)
+        proxy.cancel_scope.cancel()
+
+
 async def test_where_reading_takes_the_token_the_page_asks_for_it(
     serve: Serve, visit: Visitor
 ) -> None:
@@ -236,7 +275,7 @@ async def test_a_refusal_is_told(serve: Serve, visit: Visitor) -> None:
         expect(page.locator("#action-result")).to_contain_text("exited with 3")
 
     async with serve({"processes": [job]}) as site:
-        await visit(site, look, complaints="409")
+        await visit(site, look, complaints="401|409")
 
 
 async def test_logs_are_live_filtered_and_searched(
@@ -343,6 +382,37 @@ async def test_it_can_be_used_with_the_keyboard_alone(serve: Serve, visit: Visit
         await visit(site, look)
 
 
+async def test_to_go_back_closes_a_unit_and_to_close_it_goes_back(
+    serve: Serve, visit: Visitor
+) -> None:
+    def look(page: Page) -> None:
+        settle(page)
+        detail = page.locator("#detail")
+        row(page, "db").click()
+        row(page, "proxy").click()
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.go_back()
+        expect(detail).to_be_hidden()
+        assert page.url.endswith("/ui/")
+        page.go_forward()
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.locator("#close").click()
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+        row(page, "db").click()
+        page.keyboard.press("Escape")
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+        page.goto(f"{page.url}#proxy")  # what somebody has been sent
+        expect(page.locator("#detail-title")).to_have_text("proxy")
+        page.keyboard.press("Escape")
+        expect(detail).to_be_hidden()
+        page.wait_for_url("**/ui/")
+
+    async with serve(TREE) as site:
+        await visit(site, look)
+
+
 async def test_the_table_is_sorted_and_narrowed(serve: Serve, visit: Visitor) -> None:
     names = "rows => rows.filter(row => !row.hidden).map(row => row.dataset.name)"
 
@@ -394,7 +464,7 @@ async def test_what_a_stop_waits_for_is_counted_down(serve: Serve, visit: Visito
             os.killpg(pid_of(site, "stubborn"), signal.SIGKILL)
             expect(state(page, "stubborn")).to_have_text("idle")
 
-        await visit(site, look)
+        await visit(site, look, complaints="401")
 
 
 async def test_use_is_drawn(serve: Serve, visit: Visitor) -> None:
@@ -424,7 +494,7 @@ async def test_a_service_shows_its_configuration(serve: Serve, visit: Visitor) -
     async with serve() as site:
         greeter = site.application.register_service(GreeterService, "greeter")
         greeter.configure({"greeting": "good evening"})
-        await visit(site, look)
+        await visit(site, look, complaints="401")
 
 
 async def test_a_lost_connection_is_plain_to_see_and_comes_back(

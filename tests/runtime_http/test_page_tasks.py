@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from runtime import Application
 from runtime_http import Client
 
 from .browser import CONTRAST, IN_A_BROWSER, Visitor, caller, give_token, save
-from .conftest import TOKEN, Serve, Site
+from .conftest import TOKEN, Serve, Site, own_address
 
 pytestmark = IN_A_BROWSER
 LIST = "/ui/#/invocations"
@@ -36,13 +37,13 @@ class Shop:
     running: str
 
 
-OpenShop = Callable[[], AbstractAsyncContextManager[Shop]]
+OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
 
 
 @pytest.fixture
 def open_shop(serve: Serve) -> OpenShop:
     @asynccontextmanager
-    async def open_one() -> AsyncGenerator[Shop]:
+    async def open_one(**settings: Any) -> AsyncGenerator[Shop]:
         gate = trio.Event()
 
         def define(application: Application) -> None:
@@ -65,7 +66,10 @@ def open_shop(serve: Serve) -> OpenShop:
                 await gate.wait()
                 return "waited"
 
-        async with serve(set_up=define) as site, Client(site.address, TOKEN) as client:
+        async with (
+            serve(set_up=define, **settings) as site,
+            Client(site.address, TOKEN) as client,
+        ):
             made = [
                 (await client.submit(name, {"words": words})).invocation_id
                 for name, words in (("echo", HOSTILE), ("fail", HOSTILE), ("order", "two"))
@@ -242,15 +246,17 @@ async def test_older_ones_come_when_asked_for(open_shop: OpenShop, visit: Visito
         await visit(shop.site, look, path=LIST)
 
 
-async def test_what_is_too_long_for_a_page_is_cut_and_it_is_said_where_all_of_it_is(
+async def test_what_is_too_long_for_a_page_is_cut_and_all_of_it_can_be_saved(
     open_shop: OpenShop, visit: Visitor
 ) -> None:
     long = "\U0001f600" * 40_000  # a character that counts as two
-    async with open_shop() as shop:
+    own = own_address()
+    async with open_shop(bind=f"{own or '0.0.0.0'}:0") as shop:  # noqa: S104 - reading takes the token there
         ids = [(await shop.client.submit(name, {"words": long})) for name in ("echo", "fail")]
         echoed, failed = [each.invocation_id for each in ids]
 
         def look(page: Page) -> None:
+            give_token(page, TOKEN)
             for each in ("outcome", "arguments"):
                 note, shown = page.locator(f"#work-{each}-cut"), page.locator(f"#work-{each}")
                 expect(note).to_contain_text("The first 50,000 of 80,0")
@@ -259,9 +265,14 @@ async def test_what_is_too_long_for_a_page_is_cut_and_it_is_said_where_all_of_it
                 assert 24_900 < len(text) <= 25_100
                 text.encode()  # no half of a character
             path = f"/invocations/{echoed}/result"
-            link = page.locator("#work-outcome-cut a")
-            expect(link).to_have_text(f"GET {path}")
-            assert link.evaluate("e => e.href") == shop.site.address + path
+            expect(page.locator("#work-outcome-cut")).to_contain_text(f"(GET {path})")
+            page.locator("#work-outcome-cut button").focus()
+            with page.expect_download() as saving:
+                page.keyboard.press("Enter")
+            assert saving.value.suggested_filename == f"invocations-{echoed}-result.json"
+            saved = json.loads(Path(saving.value.path()).read_text(encoding="utf-8"))
+            assert saved["result"] == long
+            expect(page.locator("#work-result")).to_have_text("save: done")
             # The button that closes it stays in the corner, whatever the title is.
             head = page.locator("#work-detail .head")
             name = page.locator("#work-detail-title")
@@ -269,16 +280,19 @@ async def test_what_is_too_long_for_a_page_is_cut_and_it_is_said_where_all_of_it
             title, close = (head.locator(each).bounding_box() for each in ("h2", "button"))
             assert close["y"] < title["y"] + 5
             assert close["x"] >= title["x"] + title["width"]
-            page.goto(f"{shop.site.address}{LIST}/{failed}")
+            page.goto(f"{site.address}{LIST}/{failed}")
             expect(page.locator("#work-error-cut")).to_contain_text("The first 50,000 of")
-            page.goto(f"{shop.site.address}{LIST}/{shop.done}")
+            page.goto(f"{site.address}{LIST}/{shop.done}")
             expect(page.locator("#work-outcome")).to_contain_text("<script>")
             for each in ("outcome", "arguments", "error"):
                 expect(page.locator(f"#work-{each}-cut")).to_be_hidden()
 
         for each in (echoed, failed):
             await shop.site.application.state_backend.wait_over(each)
-        await visit(shop.site, look, path=f"{LIST}/{echoed}")
+        site = replace(shop.site, address=f"http://{own or '127.0.0.1'}:{shop.site.port}")
+        await visit(
+            site, look, path=f"{LIST}/{echoed}", complaints="401|Cross-Origin-Opener-Policy"
+        )
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1400)])

@@ -237,3 +237,15 @@ async def test_a_wait_for_a_tree_that_ends_is_3(open_tree: OpenTree) -> None:
     assert answer.exit_code == 3, answer.output
     assert answer.stdout == ""
     assert answer.stderr.startswith("no tree answers at http://")
+
+
+async def test_a_token_for_nobody_is_told(write: Callable[..., Path], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    options = ("--token-file", str(token))
+    store = ("-f", str(write("store", state_backend="sqlite:///calls.db")))
+    for command in (("list",), ("submit", "half"), ("purge", "--over-for", "0"), ("check",)):
+        answer = await call(*command, *store, *options)
+        assert answer.exit_code == 2
+        assert "--token-file is for a tree that is asked over HTTP" in answer.stderr
+    assert not (tmp_path / "calls.db").exists()

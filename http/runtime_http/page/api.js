@@ -43,16 +43,21 @@ export async function get(path, signal) {
   return (await request(path, { signal })).json();
 }
 
+// All of an answer, to be kept as a file.
+export async function getWhole(path) {
+  return (await request(path)).blob();
+}
+
 export async function post(path, body) {
   const more = body === undefined ? {} : { body: JSON.stringify(body), headers: { "content-type": "application/json" } };
   return (await request(path, { method: "POST", ...more })).json();
 }
 
-// Does what takes the token, which askForToken(why) is asked for as long as it is refused and somebody gives
-// another one. Tells how it goes; returns the answer, or null.
+// Does what may take the token, which askForToken(why) is asked for as long as it is refused and somebody gives
+// another one. (Whether it does is not known here: a proxy may add it.) Tells how it goes; returns the answer, or null.
 export async function act(verb, work, { askForToken, tell, setBusy }) {
-  let why = "";
-  while (token || (await askForToken(why))) {
+  let why;
+  do {
     tell(`${verb} …`);
     setBusy(true);
     try {
@@ -60,14 +65,16 @@ export async function act(verb, work, { askForToken, tell, setBusy }) {
       tell(`${verb}: done`);
       return answer;
     } catch (error) {
-      tell(`${verb}: ${error.message}`);
-      if (error.status !== 401) return null;
+      if (error.status !== 401) {
+        tell(`${verb}: ${error.message}`);
+        return null;
+      }
+      why = token ? "This token was refused." : "";
       useToken("");
-      why = "This token was refused.";
     } finally {
       setBusy(false);
     }
-  }
+  } while (await askForToken(why));
   tell(`${verb}: not done, as it takes the token`);
   return null;
 }

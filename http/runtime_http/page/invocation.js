@@ -1,6 +1,6 @@
 // One invocation: how it stands, what it was given, what came of it, and what happened to it on the way.
 
-import { act, get, post } from "./api.js";
+import { act, get, getWhole, post } from "./api.js";
 import { clock, el, setClass, setRows, setText } from "./dom.js";
 
 // The colour of each status; those that are looked at first stand first.
@@ -15,6 +15,7 @@ const RETRIED = new Set(["failed", "killed"]);
 const MOST_CHILDREN = 50;
 // A text of megabytes would hold up the whole page.
 const MOST_CHARACTERS = 50_000;
+const KEPT_MS = 60_000; // what is saved may be read for so long
 
 export const lookOf = (status) => `stage-${LOOKS[status] ?? "waiting"}`;
 export const words = (status) => status.replaceAll("_", " ");
@@ -125,17 +126,25 @@ export class Invocation {
     this.fill(this.given, Object.keys(stands.arguments ?? {}).length ? JSON.stringify(stands.arguments, null, 2) : "", pathOf(stands.invocation_id));
   }
 
-  // What is too long for a page is cut, and `path` is where all of it is.
+  // What is too long for a page is cut; all of it, which is at `path`, can be saved. (A link would not have the token.)
   fill({ box, shown, cut }, text, path) {
     const long = text.length > MOST_CHARACTERS;
     setText(shown, long ? text.slice(0, MOST_CHARACTERS).replace(/[\ud800-\udbff]$/, "") : text);
     box.hidden = text === "";
     cut.hidden = !long;
     if (!long) return;
-    const words = `The first ${MOST_CHARACTERS.toLocaleString("en")} of ${text.length.toLocaleString("en")} characters; all of it is at `;
-    if (cut.dataset.mark === words + path) return; // a link that has the focus is to keep it
+    const words = `The first ${MOST_CHARACTERS.toLocaleString("en")} of ${text.length.toLocaleString("en")} characters; all of it: `;
+    if (cut.dataset.mark === words + path) return; // a button that has the focus is to keep it
     cut.dataset.mark = words + path;
-    cut.replaceChildren(words, el("a", { href: `..${path}` }, `GET ${path}`));
+    cut.replaceChildren(words, el("button", { type: "button", onclick: () => this.save(path) }, "Save"), ` (GET ${path})`);
+  }
+
+  async save(path) {
+    const whole = await this.ask("save", () => getWhole(path));
+    if (!whole) return;
+    const href = URL.createObjectURL(whole);
+    el("a", { href, download: `${path.slice(1).replaceAll("/", "-")}.json` }).click();
+    setTimeout(() => URL.revokeObjectURL(href), KEPT_MS);
   }
 
   showOutcome({ status, result, error }, path) {
@@ -184,9 +193,9 @@ export class Invocation {
     }
   }
 
-  async act(verb) {
+  ask(verb, work) {
     const { id } = this;
-    const answer = await act(verb, () => post(`${pathOf(id)}/${verb}`), {
+    return act(verb, work, {
       askForToken: this.askForToken,
       tell: (text) => { if (this.id === id) setText(this.said, text); },
       setBusy: (busy) => {
@@ -194,6 +203,11 @@ export class Invocation {
         this.showButtons();
       },
     });
+  }
+
+  async act(verb) {
+    const { id } = this;
+    const answer = await this.ask(verb, () => post(`${pathOf(id)}/${verb}`));
     if (answer && answer.invocation_id !== id && this.id === id) location.hash = addressOf(answer.invocation_id);
     else this.onChange();
   }

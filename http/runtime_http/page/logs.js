@@ -53,6 +53,8 @@ export class Logs {
     if (this.all.length > MOST_LINES) this.all.shift();
     if (!this.waiting.length) requestAnimationFrame(() => this.flush());
     this.waiting.push(line);
+    // Nothing is drawn while nobody sees the page.
+    if (this.waiting.length > 2 * MOST_LINES) this.waiting = this.waiting.slice(-MOST_LINES);
   }
 
   matches(line) {

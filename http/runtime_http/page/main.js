@@ -27,12 +27,20 @@ function choose(name) {
   } else {
     detail.open(name);
   }
-  if (!byId("main").hidden) history.replaceState(null, "", `${location.pathname}${name === null ? "" : `#${encodeURIComponent(name)}`}`);
+  if (!byId("main").hidden) note(name, before);
   render();
 }
 
+// Notes in the address what is shown. To go back closes a unit: on a telephone it covers all else.
+function note(name, before) {
+  const address = `${location.pathname}${name === null ? "" : `#${encodeURIComponent(name)}`}`;
+  if (name !== null && before === null && !location.hash) history.pushState({ opened: true }, "", address);
+  else if (name === null && history.state?.opened) history.back();
+  else history.replaceState(history.state, "", address);
+}
+
 // The address says what is shown: "#NAME" a unit, "#/invocations" their list, "#/invocations/ID" one of them.
-// (No unit's name has a slash.)
+// (No unit's name begins with a slash.)
 let work = null;
 function go() {
   const at = /^#\/invocations(?:\/(.+))?$/.exec(location.hash);

@@ -12,7 +12,7 @@ from quart_schema import document_response, tag, validate_querystring, validate_
 from runtime.application import Application
 from runtime.process import Process
 from runtime_http._compress import compress
-from runtime_http._quart import Blueprint, stream_response
+from runtime_http._quart import Blueprint, last_event_id, stream_response
 from runtime_http.feed import ALIVE, encode, next_batch
 from runtime_http.models import (
     AllUsage,
@@ -75,7 +75,7 @@ def make_processes(application: Application, usage: UsageWatch, shutdown: trio.E
         """Return the newest lines of a process, or follow them as server-sent events."""
         process = find_process(application, name)
         if query_args.follow:
-            return stream_response(_follow(process, query_args, shutdown))
+            return stream_response(_follow(process, query_args, last_event_id(), shutdown))
         return LogLines(lines=_newest(process, query_args))
 
     @blueprint.get("/<name>/stats")
@@ -109,11 +109,17 @@ def _newest(process: Process, query: LogQuery) -> list[LogLine]:
     return [view_line(entry) for entry in wanted[len(wanted) - min(query.lines, len(wanted)) :]]
 
 
-async def _follow(process: Process, query: LogQuery, shutdown: trio.Event) -> AsyncGenerator[bytes]:
+async def _follow(
+    process: Process, query: LogQuery, seen: int | None, shutdown: trio.Event
+) -> AsyncGenerator[bytes]:
+    """Yield the newest lines, or those after number *seen*, and then what comes."""
     journal = process.output.lines
     after = journal.last
-    for line in _newest(process, query):
-        yield encode("line", line.model_dump(), line.number)
+    if seen is not None and seen <= after:  # else it is a number of a former tree
+        after = seen
+    else:
+        for line in _newest(process, query):
+            yield encode("line", line.model_dump(), line.number)
     while (entries := await next_batch(journal, after, shutdown)) is not None:
         if entries:
             after = entries[-1].sequence

@@ -9,10 +9,9 @@ from quart_schema import tag, validate_querystring, validate_response
 from runtime.application import Application
 from runtime.supervision.events import EventKind
 from runtime_http._compress import GZIPPED, takes_gzip
-from runtime_http._quart import Blueprint, body_writer, request, stream_response
+from runtime_http._quart import Blueprint, body_writer, last_event_id, stream_response
 from runtime_http.feed import EventFeed
 from runtime_http.models import EventList, EventQuery, TreeView, UnitView, Why
-from runtime_http.problems import HttpProblem
 from runtime_http.views import view_event, view_tree, view_unit
 
 
@@ -63,17 +62,9 @@ def make_tree(application: Application, feed: EventFeed) -> Blueprint:
     @tag(["tree"])
     async def events() -> Response:
         """Follow what happens, as server-sent events; `Last-Event-ID` resumes."""
-        after = _last_event_id(request.headers.get("last-event-id") or request.args.get("after"))
+        after = last_event_id()
         packed = takes_gzip()
         headers = {"vary": "accept-encoding"} | (GZIPPED if packed else {})
         return stream_response(feed.stream(after, body_writer(), packed=packed), headers)
 
     return blueprint
-
-
-def _last_event_id(given: str | None) -> int | None:
-    if given is None:
-        return None
-    if not (given.isascii() and given.isdecimal()) or len(given) > 18:
-        raise HttpProblem(422, f"Last-Event-ID must be the number of an event, not {given!r}")
-    return int(given)
