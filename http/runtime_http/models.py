@@ -166,6 +166,19 @@ class UnitView(BaseModel):
     )
 
 
+class InFlight(BaseModel):
+    """An invocation whose body runs, or waits for another one."""
+
+    invocation_id: str = Field(description="Which one.")
+    task: str = Field(description="The task that it calls.")
+    runner: str = Field(description="The unit that runs it.")
+    attempt: int = Field(description="1 for the first one.")
+    paused: bool = Field(
+        description="Whether it waits for others, and holds no slot of the runner."
+    )
+    running_sec: float = Field(description="Seconds since its body was begun.")
+
+
 class TreeView(BaseModel):
     """How the whole tree stands."""
 
@@ -179,6 +192,12 @@ class TreeView(BaseModel):
     names: dict[str, list[str]] = Field(
         default={},
         description="Names that stand for several units: entries with replicas, and groups.",
+    )
+    invocations_in_flight: int = Field(
+        default=0, description="How many invocations the runners of this tree run now."
+    )
+    invocations: list[InFlight] = Field(
+        default=[], description="A hundred of these, those that have run the longest."
     )
 
 

@@ -1,9 +1,13 @@
 """Makes the models of the HTTP face from what the runtime knows."""
 
-from contextlib import suppress
-from math import isfinite
-from typing import Any
+from __future__ import annotations
 
+from contextlib import suppress
+from heapq import nsmallest
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
 from pydantic import BaseModel
 
 from runtime.application import Application
@@ -18,6 +22,7 @@ from runtime.supervision.unit import UnitStatus
 from .models import (
     Edge,
     EventView,
+    InFlight,
     InvocationNewsView,
     LogLine,
     ProcessView,
@@ -26,6 +31,12 @@ from .models import (
     TreeView,
     UnitView,
 )
+
+if TYPE_CHECKING:
+    from runtime.tasks.running import RunningInvocation
+
+#: How many invocations are shown with the tree; a runner may have thousands.
+_MOST_IN_FLIGHT: Final = 100
 
 
 def summarise_service(service: Service) -> ServiceSummary:
@@ -78,6 +89,7 @@ def view_process(application: Application, process: Process) -> ProcessView:
 def view_tree(application: Application) -> TreeView:
     """Return how the whole tree stands."""
     supervisor = application.supervisor
+    in_flight = _in_flight(application)
     return TreeView(
         version=application.version,
         state=application.state,
@@ -87,7 +99,31 @@ def view_tree(application: Application) -> TreeView:
         last_event=supervisor.events.last,
         units=[view_unit(application, status) for status in supervisor.statuses()],
         names=_names_of_several(application),
+        invocations_in_flight=len(in_flight),
+        invocations=_view_oldest(in_flight),
     )
+
+
+def _in_flight(application: Application) -> list[tuple[str, RunningInvocation]]:
+    if not application.has_tasks:
+        return []
+    by_runner = application.tasks.in_flight
+    return [(runner, each) for runner, running in by_runner.items() for each in running]
+
+
+def _view_oldest(in_flight: list[tuple[str, RunningInvocation]]) -> list[InFlight]:
+    now = trio.current_time()
+    return [
+        InFlight(
+            invocation_id=each.invocation_id,
+            task=each.task.name,
+            runner=runner,
+            attempt=each.attempt,
+            paused=each.paused,
+            running_sec=now - each.began,
+        )
+        for runner, each in nsmallest(_MOST_IN_FLIGHT, in_flight, key=lambda pair: pair[1].began)
+    ]
 
 
 def _names_of_several(application: Application) -> dict[str, list[str]]:

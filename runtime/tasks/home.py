@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
-from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from runtime.state_backend._exceptions import NotOpenError
 from runtime.state_backend.base import BaseStateBackend
@@ -14,6 +14,9 @@ from runtime.state_backend.base import BaseStateBackend
 from ._exceptions import DuplicateTaskError, TaskDefinitionError, UnknownTaskError
 from .options import TaskKeywords, TaskOptions
 from .task import AsyncTask, PlainTask, Task
+
+if TYPE_CHECKING:
+    from .running import RunningInvocation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +44,7 @@ class TaskHome:
         self._tasks: dict[str, Task[..., Any]] = {}
         self._adopted: list[TaskHome] = []
         self._backend: BaseStateBackend | None = None
+        self._in_flight: dict[str, Collection[RunningInvocation]] = {}
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:
@@ -124,3 +128,18 @@ class TaskHome:
             yield
         finally:
             self._backend = None
+
+    @property
+    def in_flight(self) -> Mapping[str, Collection[RunningInvocation]]:
+        """What the runners of this process run now, by their names, paused ones included."""
+        return self._in_flight
+
+    @contextmanager
+    def showing(self, runner: str, running: Collection[RunningInvocation]) -> Iterator[None]:
+        """Have *running*, which goes on to change, be what *runner* runs during the block."""
+        self._in_flight[runner] = running
+        try:
+            yield
+        finally:
+            if self._in_flight.get(runner) is running:  # not of another one of that name
+                del self._in_flight[runner]

@@ -211,7 +211,10 @@ class Runner:
     async def _live(self, unit: UnitHandle) -> None:
         await self.backend.heartbeat(self._record())
         try:
-            with self.backend.changes.listen(self._hear):
+            with (
+                self.home.showing(self.settings.name, self._running.values()),
+                self.backend.changes.listen(self._hear),
+            ):
                 async with trio.open_nursery() as around:
                     around.start_soon(self._beat)
                     if self._pool is not None:

@@ -82,6 +82,8 @@ class RunningInvocation(CurrentInvocation):
     ) -> None:
         super().__init__(task, stored.invocation_id, stored.arguments)
         self.attempt: int = stored.attempts
+        #: When its body was begun, by Trio's clock.
+        self.began: float = trio.current_time()
         self.scope: trio.CancelScope = trio.CancelScope()
         self.ended: Ended | None = None
         self.paused: bool = False

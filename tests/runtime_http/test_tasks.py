@@ -16,7 +16,7 @@ from runtime import Application
 from runtime.invocation import InvocationStatus, NewInvocation
 from runtime.state_backend import BaseStateBackend
 from runtime.tasks import TaskHome
-from runtime_http import Client, RefusedError
+from runtime_http import Client, RefusedError, views
 
 from .conftest import AUTHORIZED, TOKEN, Serve, Site
 
@@ -103,6 +103,42 @@ async def test_a_call_is_submitted_and_its_result_read(open_desk: OpenDesk) -> N
         assert lines[-1].timestamp == shown.timestamps.changed_at
         answer = await desk.site.get(f"/invocations/{submitted.invocation_id}/history")
         assert {"status", "timestamp", "runner_id"} <= answer.json()[0].keys()
+
+
+async def test_the_tree_shows_what_its_runners_run(open_desk: OpenDesk) -> None:
+    async with open_desk() as desk:
+        assert (await desk.client.tree()).invocations_in_flight == 0
+        waiting = (await desk.client.submit("wait")).invocation_id
+        await desk.runs.wait()
+        tree = await desk.client.tree()
+        assert tree.invocations_in_flight == 1
+        (shown,) = tree.invocations
+        assert shown.invocation_id == waiting
+        assert shown.task.endswith(".wait")
+        assert (shown.runner, shown.attempt, shown.paused) == ("runner", 1, False)
+        assert shown.running_sec > 0
+        assert [unit.name for unit in tree.units if unit.kind == "runner"] == [shown.runner]
+        desk.gate.set()
+        await desk.end(waiting)
+        while (await desk.client.tree()).invocations:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_of_many_that_run_the_oldest_are_shown(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_MOST_IN_FLIGHT", 3)
+    async with open_desk() as desk:
+        task = desk.site.application.tasks.find("wait")
+        first = {(await task.submit()).invocation_id for _ in range(3)}
+        while (await desk.client.tree()).invocations_in_flight < 3:
+            await trio.lowlevel.checkpoint()
+        await task.submit_many([()] * 2)
+        while (tree := await desk.client.tree()).invocations_in_flight < 5:
+            await trio.lowlevel.checkpoint()
+        assert {shown.invocation_id for shown in tree.invocations} == first
+        seconds = [shown.running_sec for shown in tree.invocations]
+        assert seconds == sorted(seconds, reverse=True)
 
 
 async def test_an_error_is_told_with_where_it_came_from(open_desk: OpenDesk) -> None:
