@@ -161,4 +161,5 @@ def test_where_nothing_is_said_recovery_is_as_the_runners_say() -> None:
         RunnerSettings(name="a", heartbeat_sec=2, quarantine_after=5),
         RunnerSettings(name="b", heartbeat_sec=0.5, quarantine_after=1),
     ]
-    assert _recovery_for(runners) == RecoverySettings(sweep_sec=0.5, quarantine_after=5)
+    wanted = RecoverySettings(sweep_sec=0.5, quarantine_after=5, keep_results_sec=60)
+    assert _recovery_for(runners, 60) == wanted
