@@ -10,13 +10,13 @@ with a snapshot of how all stands; where those that are gone were of invocations
 snapshot says nothing of, by an event ``missed``.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
-from pydantic_core import to_json
 
 from runtime.supervision.events import Entry, Journal, UnitEvent
 
@@ -50,8 +50,12 @@ def encode(kind: str, data: object, number: int | None = None) -> bytes:
     return _frame(kind, _to_json(data), number)
 
 
+# In ASCII: whatever a reader takes for the end of a line, and half of a character, is escaped.
+_ENCODER = json.JSONEncoder(default=str, separators=(",", ":"))
+
+
 def _to_json(data: object) -> bytes:
-    return to_json(data, fallback=str)
+    return _ENCODER.encode(data).encode()
 
 
 def _frame(kind: str, data: bytes, number: int | None) -> bytes:

@@ -195,7 +195,7 @@ def _tell(number: int, event: UnitEvent) -> dict[str, Any]:
     """Return what `EventView` shows of an event; there are many, and a model takes its time."""
     told: dict[str, Any] = {
         "number": number,
-        "timestamp": event.timestamp,
+        "timestamp": event.timestamp.isoformat().replace("+00:00", "Z"),
         "unit": event.unit,
         "kind": event.kind,
         "reason": event.reason,

@@ -7,6 +7,7 @@ import functools
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from runtime import Service, ServiceManager
 from runtime.service import register_service_class
 from runtime.service.models import ServiceState
 from runtime.service.registry import _classes
+from runtime.supervision.events import EventKind, UnitEvent
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 
 from .conftest import TOKEN, Serve, script, sleeper
@@ -302,6 +304,27 @@ async def test_lines_are_followed_until_that_is_left(serve: Serve, run: Any) -> 
                 assert len(await client.logs("api", lines=1)) == 1  # it serves on
 
         await run(ask)
+
+
+async def test_no_text_breaks_a_stream(serve: Serve) -> None:
+    # What some take for the end of a line, a NUL, and half of a character.
+    text = "a\x0bb\x0cc\x1cd\x85e\u2028f\u2029g\0h\ud800i"
+    code = r"printf 'e\302\205f\342\200\250g\n'; exec sleep 1000"
+    async with (
+        serve({"processes": [script("api", code)]}) as site,
+        Client(site.address) as client,
+        aclosing(client.events()) as events,
+        aclosing(client.follow_logs("api")) as lines,
+    ):
+        assert (await anext(events)).kind == "snapshot"
+        site.application.supervisor.events.append(
+            UnitEvent(timestamp=datetime.now(UTC), unit="api", kind=EventKind.NOTED, reason=text)
+        )
+        async for event in events:
+            if event.kind == "noted":
+                assert event.data["reason"] == text
+                break
+        assert (await anext(lines)).text == "e\x85f\u2028g"
 
 
 async def test_events_begin_with_a_snapshot_or_behind_a_number(serve: Serve, run: Any) -> None:
