@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -288,7 +289,11 @@ async def test_a_hook_for_which_no_time_is_left_is_said_to_be_not_called(
     hooks = Hooks()
     pilot = with_hooks(make_pilot(sh(SLEEP, **HOOKED)), hooks)
     async with pilot:
+        (process,) = pilot.get_manifest_processes()
+        pid = process.pid
         pilot.supervisor.force(0)
+    with suppress(ChildProcessError):  # without any time nobody has waited for its end
+        await trio.to_thread.run_sync(os.waitpid, pid, 0)
     assert hooks.of()["on_shutdown"] == 0
     assert "hook count (on_shutdown) was not called: no time was left" in notes(pilot)
 
