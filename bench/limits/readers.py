@@ -22,6 +22,7 @@ _FLUSHED: Final = b"\0\0\xff\xff"  # where a piece ends
 _HEAD_END: Final = b"\r\n\r\n"
 _EVENT: Final = re.compile(rb"^id: (\d+)\nevent: (\w+)\n", re.MULTILINE)
 _MOST_AT_ONCE: Final = 2**20
+_COUNTED: Final = ("events", "gaps", "told")
 
 
 class Row(NamedTuple):
@@ -103,7 +104,9 @@ def main(port: int, count: int) -> None:
         for reader in readers:
             selector.register(reader.socket, selectors.EVENT_READ, reader)
         selector.register(sys.stdin, selectors.EVENT_READ)
-        begun, goal = False, None
+        begun, goal = not readers, None
+        if begun:
+            print("begun", flush=True)
         while goal is None or any(reader.last < goal for reader in readers):
             for key, _ in selector.select():
                 if key.data is not None:
@@ -116,8 +119,8 @@ def main(port: int, count: int) -> None:
                 print("begun", flush=True)
     for reader in readers:
         reader.socket.close()
-    sums = (sum(each) for each in zip(*((r.events, r.gaps, r.told) for r in readers), strict=True))
-    print(*sums, min(reader.events for reader in readers), flush=True)
+    sums = [sum(getattr(reader, what) for reader in readers) for what in _COUNTED]
+    print(*sums, min((reader.events for reader in readers), default=0), flush=True)
 
 
 if __name__ == "__main__":
