@@ -184,15 +184,14 @@ class Report:
 
     def _stages_of(self, event: UnitEvent) -> Stages[Any] | None:
         """Return the stages of a unit that has moved; of one that has been removed, if known."""
+        stages = self._stages.pop(event.unit, None)
         if (found := self._find(event.unit)) is not None:
             supervisor, name = found
-            stages: Stages[Any] = supervisor.unit(name).lifecycle.stages
+            stages = supervisor.unit(name).lifecycle.stages
+        # Kept until it has ended: those that come and go must not pile up.
+        if stages is not None and event.new not in (stages.stopped, stages.failed):
             self._stages[event.unit] = stages
-            return stages
-        known = self._stages.get(event.unit)
-        if known is not None and event.new in (known.stopped, known.failed):
-            del self._stages[event.unit]
-        return known
+        return stages
 
     def _is_awaited(self, unit: str) -> bool:
         found = self._find(unit)
