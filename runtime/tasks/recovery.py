@@ -103,10 +103,8 @@ class RecoverySweep:
         """Wait for the death of a runner's process, and take what it owned if it ended badly."""
         try:
             pidfd = os.pidfd_open(runner.pid)
-        except (
-            OSError,
-            AttributeError,
-        ):  # it has ended; or the platform has none: there are its heartbeats
+        except (OSError, AttributeError):
+            # It has ended; or the platform has none, and there are its heartbeats.
             self.watched.discard(runner.runner_id)
             return
         try:
