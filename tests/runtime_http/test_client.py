@@ -183,7 +183,8 @@ async def test_a_refusal_has_its_status_and_its_fields(serve: Serve, run: Any) -
 async def test_an_answer_that_is_no_problem_document_has_its_phrase(run: Any) -> None:
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
-        await stream.send_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\n\r\n[]")
+        head = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\nconnection: close"
+        await stream.send_all(head + b"\r\n\r\n[]")
 
     async with trio.open_nursery() as nursery:
         serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")

@@ -264,6 +264,7 @@ async def test_several_deaths_in_one_tick_are_one_error(kit: Any, tree: MakeTree
     service = t.add(kit.ScriptedService("a", kit.Script(background_tasks=3)))
     async with t.running() as supervisor:
         await service.start()
+        await wait_all_tasks_blocked()  # its tasks among them, whose beginning is the scheduler's
         service.script.crash(ValueError("x"), ValueError("x"), ValueError("x"))
         await supervisor.wait_until("a", Stage.FAILED)
         assert service.status.error == "a background task died: ValueError: x (and 2 more)"
