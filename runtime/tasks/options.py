@@ -135,8 +135,9 @@ class TaskOptions:
 
 def is_number(value: object) -> bool:
     """Return whether *value* is a number from 0 on."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and 0 <= value < inf  # type: ignore[operator]  # nor NaN
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < inf  # nor NaN
 
 
 def is_whole(value: object, least: int) -> bool:
