@@ -19,7 +19,8 @@ _MANY = 100
 
 
 def measure(runs: int, guard: Guard) -> list[Pair]:
-    return trio.run(_measure, runs, Host(orphans=guard.orphans))
+    host = Host(orphans=guard.orphans, close_on_exec=True)  # as the command line has it
+    return trio.run(_measure, runs, host)
 
 
 async def _measure(runs: int, host: Host) -> list[Pair]:

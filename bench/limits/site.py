@@ -204,7 +204,7 @@ def main(kind: str) -> None:
     if kind == "ours":
         guard = open_guard()  # as the command line does; from here on this is its child
         look_seldom()  # likewise
-        trio.run(run_ours, Host(orphans=guard.orphans))
+        trio.run(run_ours, Host(orphans=guard.orphans, close_on_exec=True))
     else:
         trio.run({"bare": run_bare, "served": run_served}[kind])
 

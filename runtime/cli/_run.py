@@ -124,6 +124,7 @@ class _Tree:
             tree_id=directory.tree_id,
             echo=self._console.echo,
             open_files=_raise_open_files(),
+            close_on_exec=True,
             roster=directory.roster,
             folder=directory.path,
         )

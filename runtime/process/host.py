@@ -51,6 +51,10 @@ class Host:
     *open_files* is the limit that children get, soft and hard, where ours is not the one to hand
     down; unset, they inherit ours.
 
+    *close_on_exec* lets each start mark all descriptors of this program so, the standard ones left
+    out, in place of having the child close them one by one: for a program that is the runtime's own
+    and may have thousands. A caller who has others inherit some would not be asked.
+
     Spawning, checks, plugins and log files have limiters of their own, because Trio's default one
     is shared with everything else in threads: blocking plugins must never delay a spawn, nor one
     disk that hangs the log files on another. *exits* is how many ends of children are taken up in
@@ -65,6 +69,7 @@ class Host:
     kill_timeout: float = 5.0
     check_interval_sec: float = 0.1
     open_files: tuple[int, int] | None = None
+    close_on_exec: bool = False
     sampler: Sampler | None = None
     secrets: Secrets = field(default_factory=Secrets)
     inherited: Inherited = field(default_factory=Inherited)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from ._descriptors import close_all_on_exec
 from ._exceptions import SpawnError
 from .host import Host
 from .privileges import Privileges
@@ -67,7 +68,12 @@ def _spawn(command: Command, host: Host) -> Spawned:
         stdout, childs_stdout = _open_pipe(opened)
         stderr, childs_stderr = _open_pipe(opened)
         if command.privileges is None:
-            popen = _start(command, command.argv, childs_stdout, childs_stderr)
+            # One by one, and before the exec, the child would close them while this thread has the
+            # GIL: a millisecond for a few thousand, as long as the start takes without them.
+            closed = host.close_on_exec and not command.pass_fds and close_all_on_exec()
+            popen = _start(
+                command, command.argv, childs_stdout, childs_stderr, close_fds=not closed
+            )
             if open_files is not None:
                 _limit_open_files(popen.pid, open_files)
         else:
@@ -132,7 +138,13 @@ def _start_by_shim(
 
 
 def _start(
-    command: Command, argv: Sequence[str], stdout: int, stderr: int, shims_pipe: int | None = None
+    command: Command,
+    argv: Sequence[str],
+    stdout: int,
+    stderr: int,
+    shims_pipe: int | None = None,
+    *,
+    close_fds: bool = True,
 ) -> subprocess.Popen[bytes]:
     # A child inherits the affinity of the thread that forks it. So it has its own from its first
     # instruction, without code of ours between fork and exec.
@@ -149,6 +161,7 @@ def _start(
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            close_fds=close_fds,
             pass_fds=(*command.pass_fds, *(() if shims_pipe is None else (shims_pipe,))),
         )
     finally:

@@ -1,7 +1,11 @@
-"""The runtime raises its own limit of open files, and hands down the one that it was given."""
+"""The runtime raises its own limit of open files and hands down the one that it was given.
+
+What was open when it was started, it keeps to itself.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from pathlib import Path
@@ -48,3 +52,23 @@ def test_a_limit_that_is_as_high_as_it_may_be_is_left_alone(site: Site) -> None:
     assert read_open_files(site.runtime_pid) == read_open_files(site.pid_of("a")) == (SOFT, SOFT)
     program.send(signal.SIGTERM)
     assert program.wait() == 0
+
+
+def test_what_the_runtime_was_given_open_reaches_no_process(site: Site) -> None:
+    site.add("plain", "SAY; exec sleep 1000")
+    site.add("shim", "SAY; exec sleep 1000", umask="022")
+    ours, theirs = os.pipe()
+    program = site.start(pass_fds=(theirs,))
+    site.hear_everyone()
+    program.read_until(r"shim +running")
+    assert theirs in read_fds(site.runtime_pid)
+    for name in ("plain", "shim"):
+        assert read_fds(site.pid_of(name)) == {0, 1, 2}
+    os.close(ours)
+    os.close(theirs)
+    program.send(signal.SIGTERM)
+    assert program.wait() == 0
+
+
+def read_fds(pid: int) -> set[int]:
+    return {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from runtime._problems import Problem
-from runtime.process import Process, SpawnError
+from runtime.process import Process, SpawnError, _descriptors
 from runtime.process.privileges import CAP_SYS_NICE, Privileges, Rights
 from runtime.process.spawn import _spawn, spawn
 
@@ -45,17 +45,38 @@ async def test_a_child_works_in_the_folder_and_with_the_environment_that_it_is_g
     assert await room.run(command) == (0, [str(tmp_path), "['A', 'B']"])
 
 
+@pytest.mark.parametrize("kernel", ["any", "before 5.11"])
+@pytest.mark.parametrize("close_on_exec", [False, True])
 async def test_standard_input_is_empty_and_nothing_else_of_ours_is_open_in_a_child(
-    room: Any,
+    room: Any, monkeypatch: pytest.MonkeyPatch, close_on_exec: bool, kernel: str
 ) -> None:
+    if kernel == "before 5.11":
+        monkeypatch.setattr(_descriptors, "_close_range", lambda *_: -1)
+    room.host = replace(room.host, close_on_exec=close_on_exec)
     code = "import os, sys; print(repr(sys.stdin.read())); print(os.listdir('/proc/self/fd'))"
     ours, _ = pipe = os.pipe()
     os.set_inheritable(ours, True)
     returncode, (read, fds) = await room.run(room.py(code))
+    marked = not os.get_inheritable(ours)
     for fd in pipe:
         os.close(fd)
     assert (returncode, read) == (0, "''")
     assert fds == str(["0", "1", "2", "3"])  # the last one is the listing itself
+    assert marked == (close_on_exec and kernel == "any")  # in a program of others, it is theirs
+
+
+async def test_what_is_passed_on_is_open_in_a_child_whatever_is_closed_on_exec(room: Any) -> None:
+    room.host = replace(room.host, close_on_exec=True)
+    code = "import os; print(os.read(FD, 9)); print(*os.listdir('/proc/self/fd'))"
+    ours, theirs = os.pipe()
+    os.write(theirs, b"word")
+    returncode, (read, fds) = await room.run(
+        room.py(code.replace("FD", str(ours)), pass_fds=(ours,))
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert (returncode, read) == (0, "b'word'")
+    assert set(fds.split()) == {"0", "1", "2", str(ours), "3" if ours != 3 else "4"}
 
 
 async def test_output_and_errors_are_told_apart(room: Any) -> None:
