@@ -14,6 +14,10 @@ import pytest
 
 from bench.limits.answers import Site, open_program, open_site
 
+#: Of the restarts beside readers against those without: one, and what the noise makes of it.
+MOST_RATIO = 1.15
+#: Of fewer turns than this the median is noise.
+MANY_TURNS = 9
 #: The snapshots, the pieces that are kept, and what the kernel has not taken yet.
 MOST_GROWTH = 300 * 2**20
 
@@ -77,7 +81,7 @@ def rage_beside(site: Site, readers: int, seconds: float) -> Counted:
     ("readers", "seconds", "turns"),
     [
         pytest.param(50, 1.0, 1, id="50 readers"),
-        pytest.param(500, 4.0, 5, id="500 readers", marks=pytest.mark.slow),
+        pytest.param(500, 4.0, 11, id="500 readers", marks=pytest.mark.slow),
     ],
 )
 def test_nobody_misses_an_event_in_a_storm(
@@ -100,6 +104,8 @@ def test_nobody_misses_an_event_in_a_storm(
             if alone_sec := (before.taken_sec + after.taken_sec) / 2:  # 0: all died only once
                 ratios.append(beside.taken_sec / alone_sec)
             before = after
-    record_property("ratio", statistics.median(ratios) if ratios else 0.0)
+    ratio = statistics.median(ratios) if ratios else 0.0
+    record_property("ratio", ratio)
     record_property("ratios", ratios)
     record_property("memory_mb", max(grown) / 2**20)
+    assert turns < MANY_TURNS or 0 < ratio < MOST_RATIO
