@@ -57,8 +57,9 @@ class Host:
 
     Spawning, checks, plugins and log files have limiters of their own, because Trio's default one
     is shared with everything else in threads: blocking plugins must never delay a spawn, nor one
-    disk that hangs the log files on another. *exits* is how many ends of children are taken up in
-    one turn of the loop: when a hundred end at once, others have their turn in between.
+    disk that hangs the log files on another. *exits* is how many ends of children are taken up at
+    a time, each of which takes a few turns of the loop: when a hundred end at once, all others have
+    theirs in between.
     """
 
     tree_id: str = field(default_factory=lambda: token_hex(8))
@@ -77,7 +78,7 @@ class Host:
     checks: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
     plugins: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
     logs: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 40))
-    exits: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 4))
+    exits: trio.CapacityLimiter = field(default_factory=partial(trio.CapacityLimiter, 1))
 
     def marker(self, unit: str) -> dict[str, str]:
         """Return the variables that tell every descendant's unit and tree."""
