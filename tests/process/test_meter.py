@@ -46,6 +46,7 @@ def running(code: str, *, lines: int = 1) -> Generator[int]:
             yield child.pid
         finally:
             os.killpg(child.pid, signal.SIGKILL)
+            child.stdout.read()  # until those that it has forked are gone as well
 
 
 def look(pid: int, *details: str, meter: Meter | None = None) -> Reading:
