@@ -25,8 +25,8 @@ from .spawn import Command, Spawned, spawn
 # else must be holding the pipe, then until what it still holds has been read.
 _PIPE_HELD_SEC = 0.05
 _DRAIN_SEC = 0.45
-# Each end that is taken up makes work for a dozen turns. With so many of them before the next, a storm
-# takes half of a loop that has others to serve, and is as fast as without where it has none.
+# Each end that is taken up makes work for a dozen turns. With so many of them before the next, a
+# storm takes half of a loop that has others to serve; where it has none, it is as fast as without.
 _TURNS_OF_AN_EXIT = 2
 # Of the polite time a stop command has so much; what remains is there for the signal, if it hangs.
 _SHARE_OF_COMMAND = 0.8

@@ -7,6 +7,7 @@ import signal
 import threading
 from contextlib import AsyncExitStack
 from itertools import pairwise
+from secrets import token_hex
 from typing import Any
 
 import trio
@@ -48,13 +49,14 @@ async def test_a_child_is_marked_with_its_tree_and_unit(make_pilot: Any, py: Any
     keys = ("RUNTIME_TREE", "RUNTIME_UNIT", "OWN", "HOME")
     code = f"import os; print(*(os.environ.get(key) for key in {keys}))"
     own = {"OWN": "1", "RUNTIME_UNIT": "forged", "HOME": "/elsewhere"}
+    host = Host(tree_id=f"abc-{token_hex(4)}")  # a second run of this test would end what is ours
     pilot = make_pilot(
         py(code, name="api", env=own, shutdown_strategy="do_not_restart"),
-        options={"host": Host(tree_id="abc")},
+        options={"host": host},
     )
     await pilot.start()
     (entry,) = pilot.get_process_by_name("api").output.lines.tail()
-    assert entry.item.text == "abc api 1 /elsewhere"
+    assert entry.item.text == f"{host.tree_id} api 1 /elsewhere"
 
 
 async def test_what_a_process_prints_can_be_echoed_with_its_name(make_pilot: Any, sh: Any) -> None:
