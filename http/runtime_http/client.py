@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -276,16 +277,26 @@ class Client:
         arguments: Mapping[str, Any] | None = None,
         *,
         delay_sec: float = 0,
+        due_at: datetime | None = None,
         priority: int | None = None,
+        queue: str | None = None,
         idempotency_key: str | None = None,
     ) -> Submitted:
-        """Submit a call of a task, by ``module.function`` or the function's name alone."""
-        body = {
+        """Submit a call of a task, by ``module.function`` or the function's name alone.
+
+        Nobody takes it before *due_at*, which has a time zone, or before *delay_sec* seconds are
+        over. Higher *priority* goes first. The task is submitted once for each *idempotency_key*;
+        later ones get the first.
+        """
+        said = {
             "arguments": dict(arguments or {}),
             "delay_sec": delay_sec,
+            "due_at": None if due_at is None else due_at.isoformat(),
             "priority": priority,
+            "queue": queue,
             "idempotency_key": idempotency_key,
         }
+        body = {name: value for name, value in said.items() if value is not None}
         return await self._post(f"/tasks/{_part(task)}", Submitted, body)
 
     async def invocations(

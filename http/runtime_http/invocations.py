@@ -4,6 +4,7 @@ The routes answer by it, and the command line where it has opened a store itself
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import trio
@@ -36,12 +37,21 @@ class StoreInvocations:
         arguments: Mapping[str, Any] | None = None,
         *,
         delay_sec: float = 0,
+        due_at: datetime | None = None,
         priority: int | None = None,
+        queue: str | None = None,
         idempotency_key: str | None = None,
     ) -> Submitted:
-        """Submit a call of a task, by ``module.function`` or the function's name alone."""
+        """Submit a call of a task, by ``module.function`` or the function's name alone.
+
+        Raises `ValueError` as `Task.with_options` does.
+        """
         submission = self._home.find(task).with_options(
-            delay_sec=delay_sec, priority=priority, idempotency_key=idempotency_key
+            delay_sec=delay_sec,
+            due_at=due_at,
+            priority=priority,
+            queue=queue,
+            idempotency_key=idempotency_key,
         )
         invocation = await submission.submit_arguments(arguments or {})
         status = await invocation.status()

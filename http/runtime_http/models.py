@@ -3,9 +3,20 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, RootModel
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    RootModel,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from runtime.invocation import InvocationStatus
+from runtime.invocation.models import MOST_DELAY_SEC, due_in_utc
 from runtime.process import ProcessStatus
 from runtime.service.models import ServiceState
 
@@ -293,7 +304,16 @@ class TaskSubmission(BaseModel):
 
     arguments: dict[str, JsonValue] = Field(default={}, description="The arguments, by name.")
     delay_sec: float = Field(
-        default=0, ge=0, le=315_360_000, description="Seconds until it may be run."
+        default=0,
+        ge=0,
+        le=MOST_DELAY_SEC,
+        allow_inf_nan=False,
+        description="Seconds until it may be run.",
+    )
+    due_at: datetime | None = Field(
+        default=None,
+        description="When it may be run, with the time zone; in the place of a delay.",
+        examples=["2026-03-02T09:00:00Z"],
     )
     priority: int | None = Field(
         default=None,
@@ -301,11 +321,32 @@ class TaskSubmission(BaseModel):
         le=1_000_000,
         description="Higher goes first; unset: the task's.",
     )
+    queue: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="The queue that it waits in; unset: the task's.",
+    )
     idempotency_key: str | None = Field(
         default=None,
+        min_length=1,
         max_length=500,
         description="The task is submitted once for each key; later ones get the first.",
     )
+
+    @field_validator("due_at", mode="before")
+    @classmethod
+    def _read_due_at(cls, value: object, info: ValidationInfo) -> datetime | None:
+        """Take text alone: of a number pydantic guesses whether it is seconds or milliseconds."""
+        if value is None:
+            return None
+        if info.data.get("delay_sec"):
+            raise PydanticCustomError("two_times", "goes without a delay")
+        try:
+            return due_in_utc(datetime.fromisoformat(value) if isinstance(value, str) else value)
+        except ValueError:
+            words = "must be a time with its zone, such as 2026-03-02T09:00:00Z"
+            raise PydanticCustomError("no_moment", words) from None
 
 
 class Submitted(BaseModel):

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import math
 import os
 import signal
 import sys
@@ -408,6 +409,22 @@ def tasks() -> None:
     """  # noqa: D301 - click reads the backspace
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds; what is no number (NaN) is none, which click takes in any range."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the number in *value*."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 def _json_object(
     ctx: click.Context,  # noqa: ARG001 - click's
     param: click.Parameter,  # noqa: ARG001 - click's
@@ -480,7 +497,7 @@ def tasks_result(**options: Any) -> None:  # noqa: ANN401 - as click hands them 
     "--over-for",
     "over_for_sec",
     metavar="SECONDS",
-    type=click.FloatRange(0, 10**9),
+    type=_Seconds(0, 10**9),
     required=True,
     help="Those that have been over for that long; 0: all that are over.",
 )
@@ -511,6 +528,19 @@ def tasks_check(**options: Any) -> None:  # noqa: ANN401 - as click hands them o
     default="{}",
     callback=_json_object,
     help="What it is called with, by name; default: nothing.",
+)
+@click.option("--delay", "delay_sec", metavar="SECONDS", help="Nobody takes it before that.")
+@click.option(
+    "--due-at",
+    metavar="TIME",
+    help="Nobody takes it before that; such as 2026-03-02T09:00:00Z.",
+)
+@click.option("--priority", metavar="N", help="Higher goes first; default: the task's.")
+@click.option("--queue", metavar="NAME", help="The queue that it waits in; default: the task's.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="Submit it once for each key of the task; after that, it is the call of the first time.",
 )
 @click.option("--wait", is_flag=True, help="Return once it is over, and print its result.")
 @_asks

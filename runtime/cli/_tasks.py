@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import click
+from pydantic import ValidationError
 
+from runtime._model_errors import in_our_words
 from runtime._problems import did_you_mean
 from runtime.invocation import (
     InvocationNotFoundError,
@@ -34,6 +36,7 @@ from runtime_http.models import (
     InvocationResult,
     InvocationView,
     Submitted,
+    TaskSubmission,
 )
 
 from ._asking import FINE, NOBODY, NOT_FINE, UNKNOWN, USAGE, run_and_tell, take_whereabouts
@@ -45,6 +48,14 @@ _PAGE = 1_000  # how many are read, or forgotten, in one step of the store
 _REMEDIES = {
     "purge": "a tree forgets by itself what has been over for tasks.keep_results_sec",
     "check": "only stores in a file of SQLite can be checked",
+}
+#: What may be said of a submission, and by which options.
+_SAID = {
+    "delay_sec": "--delay",
+    "due_at": "--due-at",
+    "priority": "--priority",
+    "queue": "--queue",
+    "idempotency_key": "--idempotency-key",
 }
 #: Seconds that a call may wait for a runner before somebody is told that it does.
 _MOMENT_SEC = 1.0
@@ -72,7 +83,17 @@ _ENDS: Mapping[type[Exception], int] = {
 class Invocations(Protocol):
     """What the commands ask: a running tree (`Client`), or an open store (`StoreInvocations`)."""
 
-    async def submit(self, task: str, arguments: Mapping[str, Any] | None = None) -> Submitted: ...
+    async def submit(
+        self,
+        task: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        delay_sec: float = 0,
+        due_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submitted: ...
 
     async def invocations(
         self,
@@ -109,12 +130,26 @@ def ask(command: str, options: Mapping[str, Any]) -> int:
         click.echo(f"{words}; there are {', '.join(_STATUSES)}", err=True)
         return USAGE
     where, rest = take_whereabouts(options)
+    try:
+        rest = _read_submission(rest) if command == "submit" else rest
+    except ValidationError as error:
+        for each in error.errors():
+            click.echo(f"{_SAID[str(each['loc'][0])]}: {in_our_words(each)}", err=True)
+        return USAGE
     if where.url is not None or where.run_directory is not None:
         return run_and_tell(partial(_ask_tree, command, where, rest), _ENDS)
     manifest = load_or_tell(where.manifest)
     if manifest is None:
         return WRONG
     return run_and_tell(partial(_ask_as_manifest_says, command, where, manifest, rest), _ENDS)
+
+
+def _read_submission(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *options* with what is said of the submission in one; it is checked as over HTTP."""
+    rest = dict(options)
+    told = {name: text for name in _SAID if (text := rest.pop(name)) is not None}
+    wanted = TaskSubmission.model_validate(told)
+    return {**rest, "said": {name: getattr(wanted, name) for name in told}}
 
 
 async def _ask_as_manifest_says(
@@ -267,10 +302,16 @@ async def change(
 
 
 async def submit(
-    asked: _Asked, *, name: str, arguments: Mapping[str, Any], wait: bool, as_json: bool
+    asked: _Asked,
+    *,
+    name: str,
+    arguments: Mapping[str, Any],
+    said: Mapping[str, Any],
+    wait: bool,
+    as_json: bool,
 ) -> int:
     """Submit a call; with *wait* return once it is over, and print what it has returned."""
-    invocation_id = (await asked.calls.submit(name, arguments)).invocation_id
+    invocation_id = (await asked.calls.submit(name, arguments, **said)).invocation_id
     if not wait:
         return _tell(await asked.calls.invocation(invocation_id), as_json=as_json)
     return _tell_end(invocation_id, await _wait(asked, invocation_id), as_json=as_json)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .errors import ErrorRecord
 from .status import InvocationStatus, InvocationStatusRecord
 
 #: The queue of what names none.
 DEFAULT_QUEUE = "default"
+#: Nothing is put off by more seconds: ten years.
+MOST_DELAY_SEC: Final = 315_360_000
 
 
 def new_invocation_id(at: datetime) -> str:
@@ -24,6 +27,14 @@ def new_invocation_id(at: datetime) -> str:
     second = (0b10 << 62) | (noise & 0x3FFF_FFFF_FFFF_FFFF)
     digits = ((first << 64) | second).to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def due_in_utc(due_at: object) -> datetime:
+    """Return a time that has a time zone as one in UTC; raise `ValueError` for anything else."""
+    if isinstance(due_at, datetime) and due_at.utcoffset() is not None:
+        with suppress(OverflowError):  # in UTC it is before or after all years that there are
+            return due_at.astimezone(UTC)
+    raise ValueError(f"due_at is a time with its zone, and not {due_at!r}")
 
 
 class OnDuplicate(StrEnum):

@@ -81,11 +81,18 @@ class Invocation(Generic[R_co]):
 
     invocation_id: str
     task: Invocable[R_co]
+    #: Whether it was made by the submission that has returned this, and not there before.
+    created: bool
 
     def __init__(
-        self, task: Invocable[R_co], invocation_id: str, arguments: str | None = None
+        self,
+        task: Invocable[R_co],
+        invocation_id: str,
+        arguments: str | None = None,
+        *,
+        created: bool = False,
     ) -> None:
-        self.task, self.invocation_id = task, invocation_id
+        self.task, self.invocation_id, self.created = task, invocation_id, created
         self._arguments = arguments
 
     def __repr__(self) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from inspect import iscoroutinefunction
 from math import inf
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, TypeGuard
 
-from runtime.invocation.models import DEFAULT_QUEUE, OnDuplicate
+from runtime.invocation.models import DEFAULT_QUEUE, MOST_DELAY_SEC, OnDuplicate
 from runtime.supervision.restart import RestartPolicy, delay_before
 
 
@@ -92,9 +92,10 @@ class TaskOptions:
     def _check_numbers(self) -> None:
         if not is_whole(self.max_retries, 0):
             raise ValueError("max_retries is a whole number from 0 on")
-        for name in ("retry_delay_sec", "max_retry_delay_sec", "retry_factor"):
-            if not is_number(getattr(self, name)):
-                raise ValueError(f"{name} is a number from 0 on")
+        if not is_number(self.retry_factor):
+            raise ValueError("retry_factor is a number from 0 on")
+        for name in ("retry_delay_sec", "max_retry_delay_sec"):
+            check_delay(name, getattr(self, name))
         if self.timeout_sec is not None and not (is_number(self.timeout_sec) and self.timeout_sec):
             raise ValueError("timeout_sec is a number greater than 0; leave it out for no limit")
 
@@ -133,7 +134,7 @@ class TaskOptions:
         return TimeoutError in classes if timed_out else isinstance(error, classes)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether *value* is a number from 0 on."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -143,6 +144,20 @@ def is_number(value: object) -> bool:
 def is_whole(value: object, least: int) -> bool:
     """Return whether *value* is a whole number from *least* on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_delay(name: str, value: object) -> None:
+    """Raise `ValueError` where *value* is not what something can be put off by."""
+    if not is_number(value) or value > MOST_DELAY_SEC:
+        words = f"a number of seconds from 0 to {MOST_DELAY_SEC} (ten years)"
+        raise ValueError(f"{name} is {words}, and not {value!r}")
+
+
+def check_key(key: object) -> None:
+    """Raise `ValueError` for what is no idempotency key; None is none, and right."""
+    if key is not None and not (isinstance(key, str) and key):
+        # An empty one is mostly a variable that was not set, and would be the same for all.
+        raise ValueError(f"idempotency_key is a text that is not empty, and not {key!r}")
 
 
 def check_place(queue: object, priority: object) -> None:

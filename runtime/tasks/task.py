@@ -12,12 +12,12 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import anyio
 
-from runtime.invocation.models import NewInvocation, Registered, new_invocation_id
+from runtime.invocation.models import NewInvocation, Registered, due_in_utc, new_invocation_id
 
 from ._exceptions import TaskDefinitionError
 from .arguments import Signature, digest
 from .invocation import Home, Invocation, call_from_plain, waiting_in
-from .options import ConcurrencyControl, TaskOptions, check_place, is_number
+from .options import ConcurrencyControl, TaskOptions, check_delay, check_key, check_place
 
 #: The name of the program that was started, where a worker process runs it: nothing under an
 #: ``if __name__ == "__main__"`` is run again.
@@ -116,17 +116,20 @@ class Task(Generic[P, R]):
 
         Nobody takes it before *due_at*, or before *delay_sec* seconds are over. The task has one
         invocation for each *idempotency_key*: a second submission returns the first one. Raises
-        `ValueError` for both times, for a *delay_sec* that is no number of seconds, for a *due_at*
-        that has no time zone, and for a *priority* or a *queue* that is none.
+        `ValueError` for both times, for a *delay_sec* that is no number of seconds or more than ten
+        years, for a *due_at* that has no time zone, for a *priority* or a *queue* that is none, and
+        for a key that is empty.
         """
-        if due_at is not None and (delay_sec or due_at.utcoffset() is None):
-            raise ValueError("due_at has a time zone, and goes without delay_sec")
-        if not is_number(delay_sec):
-            raise ValueError(f"delay_sec is a number of seconds from 0 on, and not {delay_sec!r}")
+        if due_at is not None:
+            if delay_sec:
+                raise ValueError("due_at goes without delay_sec")
+            due_at = due_in_utc(due_at)
+        check_delay("delay_sec", delay_sec)
         check_place(
             self.options.queue if queue is None else queue,
             self.options.priority if priority is None else priority,
         )
+        check_key(idempotency_key)
         return Submission(self, _Wishes(delay_sec, due_at, priority, queue, idempotency_key))
 
     async def submit_many(self, calls: Iterable[Call | Sequence[Any]]) -> list[Invocation[R]]:
@@ -246,7 +249,8 @@ class Submission(Generic[P, R]):
         invocations: list[Invocation[R]] = []
         for done, each in zip(registered, new, strict=True):
             if done.created:
-                invocations.append(Invocation(task, done.invocation_id, each.arguments))
+                mine = Invocation(task, done.invocation_id, each.arguments, created=True)
+                invocations.append(mine)
             else:
                 invocations.append(Invocation(task, done.invocation_id))
                 await invocations[-1].stored()  # it may have been called with others

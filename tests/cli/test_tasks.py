@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,34 @@ def test_what_is_submitted_without_a_tree_is_run_by_the_next(path: Path, tasks: 
     lines = json.loads(tasks("history", good, "--json").stdout)
     assert [line["status"] for line in lines] == ["registered", "pending", "running", "success"]
     assert "running  by " in tasks("history", good).stdout
+
+
+def test_when_and_where_it_is_run_may_be_said(tasks: Tasks) -> None:
+    def shown(*options: str) -> dict[str, Any]:
+        answer = tasks("submit", "half", "--arguments", '{"n": 2}', "--json", *options)
+        assert answer.exit_code == 0, answer.output
+        found: dict[str, Any] = json.loads(answer.stdout)
+        return found
+
+    when = ("--due-at", "2126-03-02T09:00:00+01:00", "--idempotency-key", "k")
+    call = shown(*when, "--priority", "-5", "--queue", "mails")
+    assert (call["priority"], call["queue"]) == (-5, "mails")
+    assert call["timestamps"]["due_at"] == "2126-03-02T08:00:00Z"
+    assert shown(*when)["invocation_id"] == call["invocation_id"]
+    times = shown("--delay", "3600")["timestamps"]
+    created, due = (datetime.fromisoformat(times[name]) for name in ("created_at", "due_at"))
+    assert abs((due - created).total_seconds() - 3600) < 60
+    assert len(listed(tasks)) == 2
+
+
+def test_all_that_cannot_be_said_of_a_submission_is_told_at_once(path: Path, tasks: Tasks) -> None:
+    times = ("--delay", "1", "--due-at", "2126-03-02T09:00:00Z")
+    answer = tasks("submit", "half", *times, "--priority", "high", "--queue", "")
+    assert answer.exit_code == 2
+    assert [line.partition(": ")[0] for line in answer.stderr.splitlines()] == [
+        *("--due-at", "--priority", "--queue")
+    ]
+    assert not (path.parent / "calls.db").exists()
 
 
 def test_the_result_is_printed(path: Path, tasks: Tasks) -> None:
@@ -270,6 +299,17 @@ def test_an_unknown_call_is_said(tasks: Tasks, command: str) -> None:
         pytest.param(("submit", "half"), 2, "n", id="missing argument"),
         pytest.param(("submit", "half", "--arguments", "{"), 2, "no JSON", id="no JSON"),
         pytest.param(("submit", "half", "--arguments", "7"), 2, "no JSON object", id="no object"),
+        pytest.param(("submit", "half", "--delay", "-1"), 2, "--delay: input should be", id="past"),
+        pytest.param(("submit", "half", "--delay", "nan"), 2, "--delay: input should", id="nan"),
+        pytest.param(("submit", "half", "--delay", "1e9"), 2, "--delay: input should", id="late"),
+        pytest.param(
+            ("submit", "half", "--due-at", "2026-03-02T09:00"), 2, "a time with its zone", id="zone"
+        ),
+        pytest.param(
+            ("submit", "half", "--priority", "1000001"), 2, "--priority: input", id="priority"
+        ),
+        pytest.param(("submit", "half", "--idempotency-key", ""), 2, "at least 1", id="key"),
+        pytest.param(("purge", "--over-for", "nan"), 2, "--over-for", id="nan seconds"),
         pytest.param(("list", "--status", "faild"), 2, "did you mean 'failed'", id="status"),
         pytest.param(("list",), 3, "nothing was submitted", id="no file"),
     ],

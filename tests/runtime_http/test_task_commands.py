@@ -139,6 +139,7 @@ async def test_a_tree_tells_what_its_store_does(
             ("result", UNKNOWN, "--wait"),
             ("submit", "third"),
             ("submit", "half"),
+            ("submit", "half", "--queue", "", "--priority", "first"),
         ]
         for question in questions:
             for as_json in ([], ["--json"] if question[0] in ("list", "show") else []):
@@ -171,6 +172,13 @@ async def test_a_call_is_submitted_over_http_and_waited_for(open_tree: OpenTree)
         assert (told["arguments"], told["attempts"]) == ({"n": 8}, told["attempts"])
         answer = await tree.tasks("result", told["invocation_id"], "--wait")
         assert (answer.exit_code, answer.stdout) == (0, "4\n")
+        when = ("--delay", "3600", "--queue", "mails", "--priority", "7", "--idempotency-key", "k")
+        told = json.loads((await tree.tasks(*arguments, '{"n": 6}', *when, "--json")).stdout)
+        assert (told["queue"], told["priority"], told["status"]) == ("mails", 7, "registered")
+        assert told["timestamps"]["due_at"] > told["timestamps"]["created_at"]
+        assert (await tree.tasks(*arguments, '{"n": 6}', *when)).stdout.startswith(
+            told["invocation_id"]
+        )
         answer = await tree.tasks(*arguments, '{"n": 6}', RUNTIME_TOKEN="")
         assert answer.exit_code == 5
         assert "token" in answer.stderr

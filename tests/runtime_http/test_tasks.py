@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from pydantic import ValidationError
 
 from runtime import Application
 from runtime.invocation import InvocationStatus, NewInvocation
 from runtime.state_backend import BaseStateBackend
 from runtime.tasks import TaskHome
 from runtime_http import Client, RefusedError, views
+from runtime_http._quart import _explain_validation
+from runtime_http.models import TaskSubmission
 
 from .conftest import AUTHORIZED, TOKEN, Serve, Site
 
@@ -322,6 +326,41 @@ async def test_a_key_is_submitted_once(open_desk: OpenDesk) -> None:
         assert first.invocation_id == second.invocation_id
 
 
+async def test_when_and_where_a_call_is_run_may_be_said(open_desk: OpenDesk) -> None:
+    due_at = datetime(2126, 3, 2, 9, tzinfo=timezone(timedelta(hours=2)))
+    async with open_desk() as desk:
+        call = await desk.client.submit(
+            "double", {"number": 1}, due_at=due_at, priority=-3, queue="mails"
+        )
+        shown = await desk.client.invocation(call.invocation_id)
+        assert (shown.timestamps.due_at, shown.priority, shown.queue) == (due_at, -3, "mails")
+        path, body = "/tasks/wait", {"due_at": "2126-03-02T09:00+02:00", "delay_sec": 0}
+        answer = await desk.site.http.post(path, json=body, headers=AUTHORIZED)
+        shown = await desk.client.invocation(answer.json()["invocation_id"])
+        assert (shown.timestamps.due_at, shown.priority, shown.queue) == (due_at, 0, "slow")
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"due_at": "2126-03-02T09:00:00"}, "due_at: must be a time with its zone, such as"),
+        ({"due_at": "tomorrow"}, "due_at: must be a time with its zone"),
+        ({"due_at": 4_928_000_000}, "due_at: must be a time with its zone"),
+        ({"due_at": "9999-12-31T23:59:59-01:00"}, "due_at: must be a time with its zone"),
+        ({"due_at": "2126-03-02T09:00:00Z", "delay_sec": 1}, "due_at: goes without a delay"),
+        ({"delay_sec": 315_360_001}, "delay_sec: Input should be less than or equal to 315360000"),
+        ({"priority": 1_000_001}, "priority: Input should be less than or equal to 1000000"),
+        ({"queue": ""}, "queue: String should have at least 1 character"),
+        ({"queue": "q" * 201}, "queue: String should have at most 200 characters"),
+        ({"idempotency_key": ""}, "idempotency_key: String should have at least 1 character"),
+    ],
+)
+def test_what_cannot_be_said_of_a_submission_is_told(said: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TaskSubmission.model_validate(said)
+    assert _explain_validation(caught.value).detail.startswith(words)
+
+
 REFUSED: list[tuple[str, str, object, int]] = [
     ("POST", "/tasks/nothing", {}, 404),
     ("POST", "/tasks/double", {"arguments": {"number": "x"}}, 422),
@@ -329,6 +368,8 @@ REFUSED: list[tuple[str, str, object, int]] = [
     ("POST", "/tasks/double", {"arguments": {"number": 1, "other": 2}}, 422),
     ("POST", "/tasks/double", {"argument": {"number": 1}}, 422),
     ("POST", "/tasks/double", {"arguments": {"number": 1}, "delay_sec": -1}, 422),
+    ("POST", "/tasks/double", {"arguments": {"number": 1}, "due_at": 5}, 422),
+    ("POST", "/tasks/double", {"arguments": {"number": 1}, "queue": ""}, 422),
     ("POST", "/tasks/double", [], 422),
     ("GET", "/tasks/double", None, 405),
     ("GET", "/invocations/nothing", None, 404),

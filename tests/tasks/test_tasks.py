@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -200,13 +200,18 @@ async def test_delays_and_times_are_kept_exactly(app: Application) -> None:
     for wrong in (
         {"delay_sec": -1},
         {"delay_sec": float("nan")},
+        {"delay_sec": 1e12},
         {"due_at": datetime(2026, 1, 1)},
+        {"due_at": "2026-01-01T00:00:00Z"},
+        {"due_at": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))},
         {"due_at": datetime(2026, 1, 1, tzinfo=UTC), "delay_sec": 1},
         {"priority": 1 << 64},
         {"priority": "high"},
         {"queue": ""},
+        {"idempotency_key": ""},
+        {"idempotency_key": 7},
     ):
-        with pytest.raises(ValueError, match=r"delay_sec|due_at|priority|queue"):
+        with pytest.raises(ValueError, match=rf"\b{next(iter(wrong))} (is|goes)"):
             note.with_options(**wrong)  # type: ignore[arg-type]
 
 
@@ -467,6 +472,7 @@ async def test_duplicates_are_reused_or_rejected(control: Any) -> None:
         assert first.invocation_id == same.invocation_id
         assert (other.invocation_id == first.invocation_id) is (control == "task")
         assert same.arguments == {"number": 1}
+        assert (first.created, same.created, other.created) == (True, False, control != "task")
         kept, rejected = await reject.submit(1), await reject.submit(1)
         with pytest.raises(InvocationRejectedError):
             await rejected.result()
@@ -490,6 +496,8 @@ def test_a_definition_that_cannot_be_is_refused(app: Application) -> None:
         ({"timeout_sec": 0}, "timeout_sec"),
         ({"timeout_sec": float("nan")}, "timeout_sec"),
         ({"retry_delay_sec": -1}, "retry_delay_sec"),
+        ({"max_retry_delay_sec": 1e300}, "max_retry_delay_sec"),
+        ({"retry_factor": -1}, "retry_factor"),
         ({"priority": "high"}, "priority"),
         ({"running_concurrency": "some"}, "some"),
         ({"running_concurrency": "keys"}, "key_arguments"),
