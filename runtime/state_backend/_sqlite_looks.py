@@ -55,8 +55,8 @@ _HISTORY = "SELECT line, at, status, context, runner_id FROM history WHERE seq =
 _NEXT_DUE = "SELECT min(due_at) FROM invocation WHERE waiting = 2"
 _NEXT_DUE_IN = """SELECT min(due_at) FROM invocation WHERE waiting = 2
     AND queue IN (SELECT value FROM json_each(?))"""
-_ENDED = """SELECT value FROM json_each(?) LEFT JOIN invocation ON invocation.id = value
-    WHERE seq IS NULL OR over_at IS NOT NULL"""
+_ENDS_OF = """SELECT value, status, result, error FROM json_each(?) LEFT JOIN invocation
+    ON invocation.id = value WHERE seq IS NULL OR over_at IS NOT NULL"""
 _COUNTS = f"""SELECT status, number FROM tally WHERE number > 0
     UNION ALL SELECT status, count(*) FROM invocation WHERE waiting = 1 GROUP BY status
     UNION ALL SELECT status, count(*) FROM invocation WHERE waiting = 2 GROUP BY status
@@ -134,10 +134,15 @@ def next_due(db: apsw.Connection, queues: Collection[str] | None) -> datetime | 
     return maybe_moment(found[0])
 
 
-def ended(db: apsw.Connection, invocation_ids: Sequence[str]) -> list[str]:
-    """Return which of these are over, or not there any more."""
-    found: list[Any] = db.execute(_ENDED, (json.dumps(list(invocation_ids)),)).fetchall()
-    return [values[0] for values in found]
+def ends(db: apsw.Connection, invocation_ids: Sequence[str]) -> dict[str, Outcome | None]:
+    """Return how those of these that are over have ended; None for what is not there any more."""
+    found: list[Any] = db.execute(_ENDS_OF, (json.dumps(list(invocation_ids)),)).fetchall()
+    return {
+        invocation_id: None
+        if status is None
+        else Outcome(invocation_id, status_of(status), result, error_of(error))
+        for invocation_id, status, result, error in found
+    }
 
 
 def page(db: apsw.Connection, which: InvocationFilter, limit: int, after: str | None) -> Page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -173,6 +173,11 @@ class Changes:
             self._known.clear()
         for invocation_id in list(self._watches if invocation_ids is None else invocation_ids):
             self._wake(invocation_id, None)
+
+    def tell_ends(self, ends: Mapping[str, Outcome | None]) -> None:
+        """Let who waits for these know how they have ended, or look himself (None)."""
+        for invocation_id, outcome in ends.items():
+            self._wake(invocation_id, outcome)
 
     def _wake(self, invocation_id: str, outcome: Outcome | None) -> None:
         for watch in self._watches.get(invocation_id, ()):

@@ -77,6 +77,9 @@ class SQLiteStateBackend(BaseStateBackend):
         self._writer: Writer | None = None
         self._reader: apsw.AsyncConnection | None = None
         self._seen = 0
+        #: Set by who says that something has changed, and not what.
+        self._is_to_look: anyio.Event
+        self._owes = False  # a look to those who wait
 
     def look_at_place(self) -> None:
         """Raise `StoreFileError` where there is no folder for the file, or no permission."""
@@ -96,6 +99,7 @@ class SQLiteStateBackend(BaseStateBackend):
             async def commit(waiting: Queue) -> None:
                 await run(writer_db, self._commit, wakeups, soon, waiting)
 
+            self._is_to_look = anyio.Event()
             self._writer = Writer(self.url, commit, self._tell)
             await self._start(stack, self._writer, wakeups)
             self._seen = await self._write(_data_version)
@@ -198,7 +202,8 @@ class SQLiteStateBackend(BaseStateBackend):
         if batch.changes:
             self.changes.publish(batch.changes)
         if batch.untold:
-            self.changes.look_again()  # for what may not be there any more
+            self.changes.forget_all()
+            self._is_to_look.set()  # for what may not be there any more
 
     async def _flush(self) -> None:
         await self._write(_nothing)
@@ -214,7 +219,7 @@ class SQLiteStateBackend(BaseStateBackend):
     def _heard(self, changes: list[Change] | None) -> None:
         if changes is None:
             self.changes.publish_unknown()
-            self.changes.look_again()
+            self._is_to_look.set()
         elif not changes:
             self.changes.forget_all()
         else:
@@ -222,7 +227,10 @@ class SQLiteStateBackend(BaseStateBackend):
 
     async def _look_now_and_then(self) -> None:
         while True:
-            await anyio.sleep(LOOK_SEC)
+            with anyio.move_on_after(LOOK_SEC):
+                await self._is_to_look.wait()
+            self._owes |= self._is_to_look.is_set()
+            self._is_to_look = anyio.Event()
             if not self.changes.wanted:
                 self.changes.forget_all()  # nobody looks whether that is still so
                 continue
@@ -232,13 +240,14 @@ class SQLiteStateBackend(BaseStateBackend):
                 _log.warning("%s cannot be looked at: %s", self.url, error)
 
     async def _look(self) -> None:
+        """Look once for all who wait, if something has changed; owe it to them if that fails."""
         # The writing connection sees what others have committed, and not what it has itself.
-        seen = await self._write(_data_version)
-        if seen == self._seen:
-            return
-        self._seen = seen
-        self.changes.publish_unknown()
-        self.changes.look_again(await self._read(looks.ended, self.changes.watched))
+        if not self._owes and (seen := await self._write(_data_version)) != self._seen:
+            self._seen, self._owes = seen, True
+            self.changes.publish_unknown()
+        if self._owes:
+            self.changes.tell_ends(await self._read(looks.ends, self.changes.watched))
+            self._owes = False
 
     # --- the queue --------------------------------------------------------------------------------
 

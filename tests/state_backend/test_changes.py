@@ -129,6 +129,17 @@ async def test_all_look_again_where_nobody_knows_what_has_changed() -> None:
     assert changes.watched == []
 
 
+async def test_ends_are_told_to_all_who_wait_and_what_is_gone_is_looked_for() -> None:
+    changes = Changes()
+    with changes.watch("i") as one, changes.watch("i") as other, changes.watch("j") as gone:
+        changes.tell_ends({"i": DONE, "j": None, "nobody waits for this": DONE})
+        for watch in (one, other, gone):
+            with trio.fail_after(9):
+                await watch.wait()
+        assert (one.outcome, other.outcome, gone.outcome) == (DONE, DONE, None)
+    assert standing(changes) == NOT_KNOWN
+
+
 def test_a_listener_may_stop_while_it_is_told() -> None:
     changes, heard = Changes(), []
     change = Change("i", S.SUCCESS)

@@ -599,6 +599,63 @@ async def test_too_many_changes_for_a_message_are_to_be_looked_for(path: Path) -
             await unknown.wait()
 
 
+async def test_one_reading_serves_all_who_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 1_000)
+    readings: list[str] = []
+    read: Any = SQLiteStateBackend._read
+
+    async def note(store: SQLiteStateBackend, look: Any, *args: Any) -> Any:
+        readings.append(look.__name__)
+        return await read(store, look, *args)
+
+    monkeypatch.setattr(SQLiteStateBackend, "_read", note)
+    ids = [str(number) for number in range(1_000)]  # more than a message holds
+    outcomes: dict[str, Outcome] = {}
+    async with opened(path) as one, opened(path) as other:
+        await one.register([new(each) for each in ids])
+
+        async def wait(invocation_id: str) -> None:
+            outcomes[invocation_id] = await other.wait_over(invocation_id)
+
+        async with trio.open_nursery() as nursery:
+            for each in ids[:50]:
+                nursery.start_soon(wait, each)
+            while len(other.changes.watched) < 50:  # noqa: ASYNC110 - there is no event for that
+                await trio.sleep(0.01)
+            readings.clear()  # each has looked at the beginning
+            await one.claim("r", len(ids), start=True)
+            while not readings:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.01)
+            await one.apply([move(each, S.SUCCESS, result=each) for each in ids])
+        assert {each.result for each in outcomes.values()} == set(ids[:50])
+        assert readings == ["ends"] * len(readings)
+        assert len(readings) <= 3
+
+
+async def test_a_reading_that_fails_is_owed_to_those_who_wait(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_sqlite_wakeups.Wakeups, "tell", lambda *_: None)
+    monkeypatch.setattr(sqlite_module, "LOOK_SEC", 0.02)
+    ends: Any = sqlite_module.looks.ends
+    failed: list[object] = []
+
+    def fail_once(db: apsw.Connection, invocation_ids: list[str]) -> Any:
+        if not failed:
+            failed.append(invocation_ids)
+            raise apsw.IOError("the disk is gone")
+        return ends(db, invocation_ids)
+
+    monkeypatch.setattr(sqlite_module.looks, "ends", fail_once)
+    async with opened(path) as one, opened(path) as other:
+        await one.register([new("a")])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.wait_over, "a")
+            await wait_all_tasks_blocked()
+            await one.cancel("a", "me")
+    assert "the disk is gone" in caplog.text
+
+
 async def test_the_socket_of_one_that_was_killed_is_taken_away(path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_OPEN, url_of(path)], stdout=subprocess.PIPE
