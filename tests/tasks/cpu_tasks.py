@@ -118,18 +118,23 @@ def die_once(mark: Path) -> str:
     return "never"
 
 
+def _tell(note: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    partial = note.with_suffix(".new")
+    partial.write_text(text)
+    partial.rename(note)
+
+
 @app.task(cpu_bound=True, timeout_sec=0.5)
 def hang(note: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as child:
-        note.write_text(f"{os.getpid()} {child.pid}")
+        _tell(note, f"{os.getpid()} {child.pid}")
         time.sleep(1000)
 
 
 @app.task(cpu_bound=True)
 def hang_for_ever(note: Path) -> None:
-    partial = note.with_suffix(".new")
-    partial.write_text(str(os.getpid()))
-    partial.rename(note)
+    _tell(note, str(os.getpid()))
     time.sleep(1000)
 
 

@@ -374,7 +374,7 @@ async def test_a_thread_that_waits_and_is_left_behind_ends_once_and_leaves_its_s
     async def forever() -> None:
         await trio.sleep_forever()
 
-    @app.task(timeout_sec=0.3)
+    @app.task(timeout_sec=1_000)
     def parent() -> None:
         children.append(forever.submit_from_thread())
         try:
@@ -389,6 +389,14 @@ async def test_a_thread_that_waits_and_is_left_behind_ends_once_and_leaves_its_s
     with trio.fail_after(30):
         async with app:
             invocation = await parent.submit()
+            while await invocation.status() is not _I.PAUSED:  # noqa: ASYNC110 - of a thread's wait
+                await trio.sleep(0.01)
+            (running,) = (
+                each
+                for each in app.tasks.in_flight["runner"]
+                if each.invocation_id == invocation.invocation_id
+            )
+            running.scope.deadline = trio.current_time()  # its time is over
             with pytest.raises(TimeoutError):
                 await invocation.result()
             assert await statuses(invocation) == [
