@@ -641,18 +641,20 @@ async def test_a_reading_that_fails_is_owed_to_those_who_wait(
     failed: list[object] = []
 
     def fail_once(db: apsw.Connection, invocation_ids: list[str]) -> Any:
-        if not failed:
-            failed.append(invocation_ids)
+        found = ends(db, invocation_ids)
+        if found and not failed:
+            failed.append(found)
             raise apsw.IOError("the disk is gone")
-        return ends(db, invocation_ids)
+        return found
 
     monkeypatch.setattr(sqlite_module.looks, "ends", fail_once)
     async with opened(path) as one, opened(path) as other:
         await one.register([new("a")])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other.wait_over, "a")
-            await wait_all_tasks_blocked()
+        with other.changes.watch("a") as watch:
             await one.cancel("a", "me")
+            await watch.wait()
+        assert watch.outcome is not None
+        assert watch.outcome.status is S.KILLED
     assert "the disk is gone" in caplog.text
 
 
