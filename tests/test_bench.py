@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,8 @@ def test_without_a_compiler_the_children_are_scripts_that_do_the_same(
     with Reports(tmp_path / "reports") as reports:
         with subprocess.Popen([program, reports.path, ready]) as child:
             (report,) = reports.wait(1, LIMIT_SEC)
+            while child.poll() is None and not ready.exists():  # the script makes it after that
+                time.sleep(0.001)
             child.terminate()
         with pytest.raises(BenchError, match="0 of 1 children started within 0 s"):
             reports.wait(1, 0)

@@ -91,10 +91,10 @@ def test_the_quickstart_starts_in_order_recovers_and_stops(
 ) -> None:
     quickstart = example("quickstart", 8765)
     with quickstart.run("-m", "runtime", "manifest.yaml"):
+        quickstart.read_until("200: <h1>It runs.</h1>")
         quickstart.read_until("moody is ready", times=2)
         text = quickstart.stop()
     assert in_order(text, "prepare completed", "web is ready", "worker is ready")
-    assert "200: <h1>It runs.</h1>" in text
     assert "moody exited with 3" in text
     assert "the worker has put its tools away" in text
 

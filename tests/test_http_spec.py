@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,10 @@ def test_what_it_means_survives_a_copy(said: Any) -> None:
 @pytest.mark.parametrize(
     ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "localhost")]
 )
-def test_a_port_that_is_taken_can_be_told_before(family: int, host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0), family=family) as taken:
+def test_a_port_that_is_taken_can_be_told_before(
+    family: int, host: str, free_port: Callable[[], int]
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port()), family=family) as taken:
         bind = parse_bind(f"{host}:{taken.getsockname()[1]}", Path("/"))
         with pytest.raises(ListenError, match="Address already in use"):
             check_free(bind)

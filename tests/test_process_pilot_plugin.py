@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,7 @@ class RemoteControl:
         self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.pilot = self.pilot
-        Path(os.environ["REMOTE_PORT"]).write_text(str(self.server.server_address[1]))
+        Path(os.environ["REMOTE_PORT"]).write_text(f"{self.server.server_address[1]}\\n")
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def stop(self):
@@ -162,7 +163,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     flag = tmp_path / "flag"
     entry = {
         "path": "sh",
-        "args": ["-c", f"touch {flag}; exec sleep 60"],
+        "args": ["-c", f"touch {flag}; exec sleep 1000"],
         "lifecycle_hooks": ["shop"],
         "stat_handlers": ["collect"],
         "ready_strategy": "flag",
@@ -174,7 +175,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "processes": [
             {"name": "db", **entry},
             {"name": "api", "dependencies": ["db"], **entry},
-            {"name": "other", "path": "sleep", "args": ["60"]},
+            {"name": "other", "path": "sleep", "args": ["1000"]},
         ],
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -189,11 +190,19 @@ def module() -> Any:
     return sys.modules[name]
 
 
-async def talk(folder: Path, *lines: str) -> list[str]:
-    port = int(await trio.Path(folder / "port").read_text())
+def wait_port(folder: Path) -> int:
+    """Return the port of the control server: a plain one that takes long is ready before it is."""
+    path, deadline = folder / "port", time.monotonic() + LIMIT_SEC
+    while time.monotonic() < deadline:
+        if path.exists() and (text := path.read_text()).endswith("\n"):
+            return int(text)
+        time.sleep(0.005)
+    raise AssertionError("the control server has not started")
 
+
+async def talk(folder: Path, *lines: str) -> list[str]:
     def say_all() -> list[str]:
-        remote = Remote(port)
+        remote = Remote(wait_port(folder))
         try:
             return [remote.say(line) for line in lines]
         finally:
@@ -271,7 +280,7 @@ def test_on_the_command_line_it_works_as_well(folder: Path, tmp_path: Path) -> N
             line = program.stderr.readline()
             assert line, said
             said += line
-        remote = Remote(int((folder / "port").read_text()))
+        remote = Remote(wait_port(folder))
         assert remote.say("restart api") == "True running"
         assert remote.say("shutdown api") == "True None"
         remote.close()

@@ -387,6 +387,7 @@ async def test_a_process_gets_them_and_nobody_is_told(tmp_path: Path) -> None:
             pid = manifest.processes[0].pid
             assert VALUE.encode() not in read(f"/proc/{pid}/cmdline")
             assert f"KEY={VALUE}".encode() in read(f"/proc/{pid}/environ")
+            await manifest.processes[0].output.lines.wait_next(1)  # it has printed both
     assert (tmp_path / "seen").read_text() == f"{VALUE} <abc>"
     assert sorted(lines_of(pilot)) == ["key: ***", "key: ***", "stop: ***"]
     assert sorted(echoed) == sorted(lines_of(pilot))

@@ -170,7 +170,8 @@ class Program:
             unread = {feed.fd: feed for feed in self._open_feeds() if not feed.ended}
             for fd in unread:
                 poll.register(fd, select.POLLIN)
-            ready = poll.poll((deadline - time.monotonic()) * 1000) if unread else []
+            left_sec = max(deadline - time.monotonic(), 0)  # below 0 it would wait for ever
+            ready = poll.poll(left_sec * 1000) if unread else []
             assert ready, f"{otherwise}\n{self.out.text}\n{self.err.text}"
             for fd, _ in ready:
                 unread[fd].read_some()
@@ -237,7 +238,10 @@ class Site:
     ) -> Program:
         """Start the program, with *arguments*, on what has been added; JSON is YAML as well."""
         if self.processes:
-            self.manifest.write_text(json.dumps({**self.settings, "processes": self.processes}))
+            # As a whole: a program that was started before may be about to read it.
+            written = self.manifest.with_suffix(".new")
+            written.write_text(json.dumps({**self.settings, "processes": self.processes}))
+            written.replace(self.manifest)
         argv = [*wrapper, sys.executable, *python, *arguments, str(self.manifest)]
         program = Program(argv, env=self.environment(env), cwd=self.folder, **options)
         self._programs.append(program)

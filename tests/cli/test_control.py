@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +94,10 @@ def test_it_alone_keeps_no_tree_alive_and_is_the_last_to_stop(site: Site) -> Non
     assert "stopped: tcp" in program.err.text
 
 
-def test_a_port_that_is_taken_keeps_nothing_else_from_running(site: Site) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_a_port_that_is_taken_keeps_nothing_else_from_running(
+    site: Site, free_port: Callable[[], int]
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         site.add("api", "SAY; exec sleep 1000")
         site.settings |= {"control_server": "tcp", "control_params": {"bind": bind}}

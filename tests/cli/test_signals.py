@@ -44,7 +44,10 @@ def has_pending(pid: int, signum: int) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Return whether no thread of a process runs any more, to take a signal before SIGSTOP."""
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has ended meanwhile
+        return False
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 

@@ -152,6 +152,7 @@ async def test_a_runner_is_restarted_with_its_group_and_takes_it_along(write: Wr
             assert await invocation.result() == "went on"
             history = [line.status for line in await invocation.history()]
             assert history[3:5] == ["killed", "rerouted"]
+            await supervisor.wait_until("db", Stage.READY)
             assert [supervisor.status(name).generation for name in ("db", "r")] == [2, 2]
             await supervisor.restart_unit("r")
             await supervisor.wait_until("db", Stage.READY)

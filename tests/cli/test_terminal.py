@@ -26,7 +26,8 @@ print("and no other" if not signal.sigpending() else "and more", file=fifo)
 
 def start_two(site: Site) -> Program:
     """Start two processes in a terminal, of which the first tells what signals it gets."""
-    site.add_python("first", TELL_SIGNALS)
+    site.settings["stop_within_sec"] = 600
+    site.add_python("first", TELL_SIGNALS, timeout=600)
     site.add("second", "SAY; exec sleep 1000", dependencies=["first"])
     program = site.start(terminal=True)
     assert {site.hear(), site.hear()} == {"first", "second"}

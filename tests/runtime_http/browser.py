@@ -32,7 +32,8 @@ IN_A_BROWSER = [
 ]
 #: Where the screenshots of the latest run are kept.
 PICTURES = Path(__file__).parents[2] / ".pictures"
-PATIENCE_MS = 20_000
+#: Long enough for any machine: who comes to its end has found a fault.
+PATIENCE_MS = 60_000
 
 
 class Visitor:
@@ -96,7 +97,12 @@ def open_browser() -> Iterator[Visitor]:
     arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
     with ThreadPoolExecutor(max_workers=1) as thread:
         driver = thread.submit(lambda: sync_playwright().start()).result()
-        launch = partial(driver.chromium.launch, executable_path=CHROMIUM, args=arguments)
+        launch = partial(
+            driver.chromium.launch,
+            executable_path=CHROMIUM,
+            args=arguments,
+            timeout=2 * PATIENCE_MS,
+        )
         browser = thread.submit(launch).result()
         yield Visitor(thread, browser)
         thread.submit(browser.close).result()

@@ -7,7 +7,7 @@ import inspect
 import json
 import socket
 import zlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,21 @@ def serve(tmp_path: Path) -> Serve:
         assert addresses[-1] is None  # nobody is told of a server that is gone
 
     return open_site
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[trio.SocketStream], Awaitable[object]],
+) -> AsyncGenerator[str]:
+    """Have *answer* deal with each connection in the place of our server; yield the address.
+
+    The connection is closed when it returns.
+    """
+    async with trio.open_nursery() as nursery:
+        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_here)
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(scope="package")

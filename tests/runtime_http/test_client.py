@@ -23,7 +23,7 @@ from runtime.service.registry import _classes
 from runtime.supervision.events import EventKind, UnitEvent
 from runtime_http import Client, ClientError, NotReachedError, RefusedError
 
-from .conftest import TOKEN, Serve, script, sleeper
+from .conftest import TOKEN, Serve, answering, script, sleeper
 
 T = TypeVar("T")
 
@@ -186,20 +186,16 @@ async def test_an_answer_that_is_no_problem_document_has_its_phrase(run: Any) ->
         head = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 2\r\nconnection: close"
         await stream.send_all(head + b"\r\n\r\n[]")
 
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        port = listener.socket.getsockname()[1]
+    async with answering(answer) as url:
 
         async def ask() -> None:
-            async with Client(f"http://127.0.0.1:{port}") as client:
+            async with Client(url) as client:
                 with pytest.raises(RefusedError, match="502 Bad Gateway"):
                     await client.tree()
                 with pytest.raises(RefusedError, match="502"):
                     await client.is_ready()
 
         await run(ask)
-        nursery.cancel_scope.cancel()
 
 
 async def test_nobody_there_is_told_with_the_address(
@@ -220,16 +216,12 @@ async def test_nobody_there_is_told_with_the_address(
 
 async def test_somebody_else_who_answers_is_no_tree(run: Any) -> None:
     async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            request = bytes(await stream.receive_some())
-            body = b"data: {\n\n" if b"/events" in request else b"<html>welcome</html>"
-            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-            await stream.send_all(head % len(body) + body)
+        request = bytes(await stream.receive_some())
+        body = b"data: {\n\n" if b"/events" in request else b"<html>welcome</html>"
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        await stream.send_all(head % len(body) + body)
 
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with answering(answer) as url:
 
         async def ask() -> None:
             async with Client(url) as client:
@@ -242,7 +234,6 @@ async def test_somebody_else_who_answers_is_no_tree(run: Any) -> None:
                         pass
 
         await run(ask)
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("url", ["http://[", "http://x:port", "localhost:8410"])
@@ -393,16 +384,12 @@ async def test_a_stream_that_says_nothing_any_more_is_dead(
     """The host at its other end may be gone, and nobody says so."""
 
     async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            await stream.receive_some()
-            await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n: alive\n\n")
-            await trio.sleep_forever()
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n: alive\n\n")
+        await trio.sleep_forever()
 
     monkeypatch.setattr("runtime_http.client.SILENCE_SEC", 0.1)
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with answering(answer) as url:
 
         async def listen() -> None:
             async with Client(url) as client:
@@ -412,4 +399,3 @@ async def test_a_stream_that_says_nothing_any_more_is_dead(
                             await anext(messages)
 
         await run(listen)
-        nursery.cancel_scope.cancel()

@@ -20,6 +20,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from runtime.application import Application
+from runtime.cli import _remote
 from runtime.cli._asking import run_and_tell
 from runtime.cli._main import cli
 from runtime.cli._whereabouts import NoTreeError, Whereabouts
@@ -27,7 +28,7 @@ from runtime.run_directory import HTTP_FILE, TOKEN_FILE, note_in_file, open_run_
 from runtime.supervision.events import Journal
 from runtime_http.models import TreeView, UnitView
 
-from .conftest import TOKEN, Serve, Site, script, sleeper
+from .conftest import TOKEN, Serve, Site, answering, script, sleeper
 
 PROCESSES: dict[str, Any] = {
     "processes": [
@@ -126,8 +127,20 @@ async def test_status_is_1_when_one_is_not_well_and_4_for_a_stranger(open_tree: 
         assert unknown.stdout == ""
 
 
-async def test_status_is_watched_until_the_tree_ends(open_tree: Open) -> None:
+async def test_status_is_watched_until_the_tree_ends(
+    open_tree: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     results: list[Result] = []
+    show, shown_idle = _remote._show, trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def watched(tree: TreeView, *arguments: Any, **options: Any) -> int:
+        status = show(tree, *arguments, **options)
+        if any(unit.stage == "idle" for unit in tree.units):
+            token.run_sync_soon(shown_idle.set)  # of another loop, in a thread
+        return status
+
+    monkeypatch.setattr(_remote, "_show", watched)
     async with trio.open_nursery() as nursery, open_tree() as ask:
 
         async def watch() -> None:
@@ -137,7 +150,7 @@ async def test_status_is_watched_until_the_tree_ends(open_tree: Open) -> None:
         supervisor = ask.site.application.supervisor
         await _until_read(supervisor.events)
         await supervisor.stop_unit("api-0")
-        await _until_read(supervisor.events)
+        await shown_idle.wait()
     (result,) = results
     trees = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(trees) >= 2
@@ -152,26 +165,21 @@ async def test_a_tree_that_is_gone_while_it_is_watched_has_ended_if_it_was_told_
     asked: list[bytes] = []
 
     async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            request = bytes(await stream.receive_some())
-            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
-            if b"/tree" in request:
-                asked.append(request)
-                if len(asked) == 1:
-                    body = _tree("stopping").encode()
-                    await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
-                    await stream.send_all(body)
-                return
-            event = json.dumps({"stopping": told}).encode()
-            await stream.send_all(head + b"\r\nid: 9\nevent: moved\ndata: %s\n\n" % event)
-            await trio.sleep_forever()
+        request = bytes(await stream.receive_some())
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+        if b"/tree" in request:
+            asked.append(request)
+            if len(asked) == 1:
+                body = _tree("stopping").encode()
+                await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
+                await stream.send_all(body)
+            return
+        event = json.dumps({"stopping": told}).encode()
+        await stream.send_all(head + b"\r\nid: 9\nevent: moved\ndata: %s\n\n" % event)
+        await trio.sleep_forever()
 
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with answering(answer) as url:
         assert (await call("status", "--watch", "--url", url)).exit_code == status
-        nursery.cancel_scope.cancel()
 
 
 async def _until_read(journal: Journal[Any]) -> None:
@@ -294,24 +302,20 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
     """Somebody between us and the tree, or its kill, may end a stream in the middle."""
 
     async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            request = bytes(await stream.receive_some())
-            head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
-            if b"follow" not in request and b"/events" not in request:
-                body = '{"lines": []}' if b"/logs" in request else _tree("ready")
-                await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
-                await stream.send_all(body.encode())
-                return
-            told = b'event: resync\ndata: {"missed": 7}\n\nevent: missed\ndata: {"missed": 9}\n\n'
-            if b"/logs" in request:
-                told = b'event: missed\ndata: {"lines": 7}\n\n'
-            chunk = b"%x\r\n%s\r\n" % (len(told), told)
-            await stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n" + chunk)
+        request = bytes(await stream.receive_some())
+        head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+        if b"follow" not in request and b"/events" not in request:
+            body = '{"lines": []}' if b"/logs" in request else _tree("ready")
+            await stream.send_all(b"%scontent-length: %d\r\n\r\n" % (head, len(body)))
+            await stream.send_all(body.encode())
+            return
+        told = b'event: resync\ndata: {"missed": 7}\n\nevent: missed\ndata: {"missed": 9}\n\n'
+        if b"/logs" in request:
+            told = b'event: missed\ndata: {"lines": 7}\n\n'
+        chunk = b"%x\r\n%s\r\n" % (len(told), told)
+        await stream.send_all(head + b"transfer-encoding: chunked\r\n\r\n" + chunk)
 
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with answering(answer) as url:
         for arguments, told in (
             (("events",), "(7 events came too fast)\n(9 events of invocations are gone)\n"),
             (("logs", "--follow"), "(7 lines of a came too fast)\n"),
@@ -319,7 +323,6 @@ async def test_a_stream_that_breaks_is_told(open_tree: Open) -> None:
             result = await call(*arguments, "--url", url)
             assert result.exit_code == 3
             assert told in result.stderr
-        nursery.cancel_scope.cancel()
 
 
 def _tree(stage: str) -> str:
@@ -501,20 +504,15 @@ async def test_nobody_at_an_address_is_3(free_port: Callable[[], int]) -> None:
 
 
 async def test_a_tree_that_hangs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def say_nothing(stream: trio.SocketStream) -> None:
-        async with stream:
-            await trio.sleep_forever()
+    async def say_nothing(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
 
     monkeypatch.setattr("runtime.cli._remote._ANSWER_SEC", 0.1)
-    async with trio.open_nursery() as nursery:
-        serve_here = functools.partial(trio.serve_tcp, say_nothing, 0, host="127.0.0.1")
-        (listener,) = await nursery.start(serve_here)
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    async with answering(say_nothing) as url:
         for command in (("status",), ("stop", "db"), ("logs",)):
             result = await call(*command, "--url", url)
             assert result.exit_code == 3
             assert result.stderr == f"no tree answers at {url}: it has said nothing for 0.1 s\n"
-        nursery.cancel_scope.cancel()
 
 
 def test_the_address_that_a_killed_tree_has_left_is_not_believed(tmp_path: Path) -> None:
@@ -543,7 +541,11 @@ def test_the_tree_of_somebody_else_is_5(tmp_path: Path, command: tuple[str, ...]
     assert "Permission denied; only the user who has started the tree may" in result.stderr
 
 
-async def test_names_are_completed_from_the_running_tree(open_tree: Open) -> None:
+async def test_names_are_completed_from_the_running_tree(
+    open_tree: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_remote, "_COMPLETE_SEC", 60)
+
     async def complete(line: str) -> list[str]:
         env = {
             "_TRIO_RUNTIME_COMPLETE": "bash_complete",

@@ -96,7 +96,7 @@ def run_cases(description: dict[str, Any], address: str, known: str, number: int
         if isinstance(case.query, dict):
             case.query.pop("follow", None)
         headers = {"authorization": f"Bearer {TOKEN}"}
-        response = case.call(base_url=address, headers=headers, timeout=20)
+        response = case.call(base_url=address, headers=headers, timeout=60)
         case.validate_response(response, checks=CHECKS)
         done[case.operation.label] += 1
 

@@ -130,7 +130,7 @@ async def test_an_application_is_shown_to_whoever_made_it() -> None:
     application = Application(faces=[partial(http_unit, settings=settings)], keep=True)
     async with application:
         assert addresses[0] is not None
-        async with httpx.AsyncClient(base_url=addresses[0]) as http:
+        async with httpx.AsyncClient(base_url=addresses[0], timeout=30) as http:
             answer = await http.get("/", headers=AUTHORIZED)
         assert answer.json()["state"] == "running"
 

@@ -177,7 +177,7 @@ async def test_what_is_no_request_is_refused(
     async with serve(MANIFEST) as site:
         last = site.application.supervisor.events.last
         for name, request in list(REQUESTS.items())[group::6]:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 answer = await exchange(site, request)
             found = statuses(answer)
             assert all(400 <= status < 500 for status in found), (name, answer[:300])

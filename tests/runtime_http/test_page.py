@@ -8,7 +8,6 @@ import signal
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from playwright.sync_api import Page, expect
 from runtime import Service, ServiceConfiguration, ServiceManager
 
 from .browser import CONTRAST, IN_A_BROWSER, Visitor, caller, give_token, save
-from .conftest import TOKEN, Serve, Site, own_address, script, sleeper
+from .conftest import TOKEN, Serve, Site, answering, own_address, script, sleeper
 
 pytestmark = IN_A_BROWSER
 MOST_FIRST_BYTES = 200_000
@@ -136,10 +135,10 @@ async def test_a_crash_is_shown_with_what_it_holds_up_and_why(serve: Serve, visi
             expect(trouble).to_contain_text("holds up api")
             expect(page.locator("#graph .node.bad")).to_have_count(1)
             expect(page.locator("#graph .edge.unmet")).to_have_count(1)
-            assert page.title().startswith("(1) ⚠")
+            expect(page).to_have_title(re.compile(r"^\(1\) ⚠"))
             expect(page.locator("#said")).to_have_text("db is backoff")  # to a screen reader
             # the troubled one stands first, and opens with why
-            assert page.locator("#units tbody tr").first.get_attribute("data-name") == "db"
+            expect(page.locator("#units tbody tr").first).to_have_attribute("data-name", "db")
             trouble.get_by_role("button", name="db").click()
             expect(page.locator("#tab-why")).to_have_attribute("aria-selected", "true")
             expect(page.locator(".why li").first).to_contain_text("SIGKILL")
@@ -204,18 +203,11 @@ async def test_where_no_token_is_needed_the_page_asks_for_none(
                     await target.send_all(data)
             nursery.cancel_scope.cancel()
 
-        async with (
-            client,
-            await trio.open_unix_socket(path) as server,
-            trio.open_nursery() as nursery,
-        ):
+        async with await trio.open_unix_socket(path) as server, trio.open_nursery() as nursery:
             nursery.start_soon(copy, client, server)
             nursery.start_soon(copy, server, client)
 
-    async with serve(TREE, bind=f"unix:{path}") as site, trio.open_nursery() as proxy:
-        serve_here = partial(trio.serve_tcp, hand_on, 0, host="127.0.0.1")
-        (listener,) = await proxy.start(serve_here)
-        port = listener.socket.getsockname()[1]
+    async with serve(TREE, bind=f"unix:{path}") as site, answering(hand_on) as proxy:
 
         def look(page: Page) -> None:
             settle(page)
@@ -225,8 +217,7 @@ async def test_where_no_token_is_needed_the_page_asks_for_none(
             expect(page.locator("#action-result")).to_have_text("restart: done")
             assert pid_of(site, "proxy") not in (0, before)
 
-        await visit(replace(site, address=f"http://127.0.0.1:{port}"), look)
-        proxy.cancel_scope.cancel()
+        await visit(replace(site, address=proxy), look)
 
 
 async def test_where_reading_takes_the_token_the_page_asks_for_it(

@@ -241,6 +241,7 @@ async def test_a_result_is_waited_for(open_desk: OpenDesk) -> None:
             for _ in range(3):
                 nursery.start_soon(wait)
             await desk.until_waited_for(waiting)
+            await desk.runs.wait()
             assert (await desk.client.result(waiting)).status == "running"
             desk.gate.set()
         assert [each.result for each in results] == ["waited"] * 3
