@@ -1,8 +1,15 @@
 """The one place that knows that Quart runs on Trio by quart-trio, and how its errors are told."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
+from functools import partial, wraps
+from inspect import isgenerator
+from math import inf
+from types import AsyncGeneratorType, TracebackType
+from typing import Any, ParamSpec, TypeVar, cast
 
+import trio
 from pydantic import ValidationError
 from pydantic_core import from_json
 from quart import Blueprint as Blueprint
@@ -10,23 +17,66 @@ from quart import Response
 from quart import request as request
 from quart_schema import Info, QuartSchema, RequestSchemaValidationError
 from quart_trio import QuartTrio
+from quart_trio.utils import run_sync_iterable
 from werkzeug.exceptions import HTTPException
 
 from runtime._secrets import Secrets
 
 from ._http1 import WRITER
+from ._serving import GRACE_SEC
 from .openapi import SECURITY_SCHEMES, Provider
 from .problems import CONTENT_TYPE, HttpProblem, explain
 
 EVENT_STREAM = "text/event-stream"
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _App(QuartTrio):
+    """An application whose plain functions hold up no stop."""
+
+    def sync_to_async(self, func: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+        """Return *func* as a coroutine function, run in a thread; cancelled, that is left alone."""
+
+        @wraps(func)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what it returns
+            run = partial(copy_context().run, func, *args, **kwargs)
+            result = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+            if isgenerator(result):
+                return run_sync_iterable(cast("Generator[Any, None, None]", result))
+            return result
+
+        return call
+
+
+@asynccontextmanager
+async def serving(app: QuartTrio) -> AsyncGenerator[None]:
+    """Have *app* serve during the block, as its lifespan would: its hooks are run around it.
+
+    ``before_serving`` and the first part of ``while_serving`` come before the block, which raises
+    what they raise; ``after_serving`` and the rest of ``while_serving`` behind it. What is begun by
+    `add_background_task` has `GRACE_SEC` seconds more. What is raised by one of them or the block,
+    a cancellation too, is raised in the generators of ``while_serving`` at their ``yield``. To be
+    entered and left in one task: the nurseries of these stay open in between.
+    """
+    async with trio.open_nursery() as app.nursery, AsyncExitStack() as generators:
+        for generator in app.while_serving_gens:
+            generators.push_async_exit(partial(_leave, generator))
+        await app.startup()
+        yield
+        app.shutdown_event.set()
+        await app.shutdown()
+        app.nursery.cancel_scope.deadline = trio.current_time() + GRACE_SEC
 
 
 def make_app(name: str, secrets: Secrets, *, title: str = "", version: str = "0") -> QuartTrio:
     """Return an application whose errors are problem documents, without *secrets*."""
-    app = QuartTrio(name, static_folder=None)
+    app = _App(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = None  # the gate bounds it
     app.config["BODY_TIMEOUT"] = None
     app.config["RESPONSE_TIMEOUT"] = None  # a stream of events has no end
+    # It would bound the hooks as well, and nobody would hear of those that it cuts off.
+    app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = inf
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would lead elsewhere
     QuartSchema(
@@ -48,6 +98,28 @@ def make_app(name: str, secrets: Secrets, *, title: str = "", version: str = "0"
 
     app.register_error_handler(Exception, tell_error)
     return app
+
+
+async def _leave(
+    generator: AsyncGenerator[None],
+    kind: type[BaseException] | None,  # noqa: ARG001 - the protocol of an exit stack
+    error: BaseException | None,
+    traceback: TracebackType | None,  # noqa: ARG001
+) -> bool:
+    """Let *generator* see *error*; return whether it was a cancellation by a scope of its own."""
+    if error is None:
+        await generator.aclose()
+    has_ended = isinstance(generator, AsyncGeneratorType) and generator.ag_frame is None
+    if error is None or has_ended:
+        return False
+    try:
+        await generator.athrow(error)
+    except StopAsyncIteration:
+        return isinstance(error, trio.Cancelled)
+    except BaseException as raised:
+        if raised is not error:
+            raise
+    return False
 
 
 async def read_json() -> object:

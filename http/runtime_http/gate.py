@@ -85,6 +85,8 @@ class Gate:
         body = _Body(receive, answer)
         try:
             await self._app(scope, body.receive, answer.send)
+        except HttpProblem as problem:
+            body.problem = body.problem or problem
         except Exception:
             if body.problem is None:
                 raise

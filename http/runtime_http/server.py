@@ -62,13 +62,16 @@ class _Server:
             local, private = is_of_this_host(listeners), bind.path is not None
             usage = UsageWatch(self._application.pilot)
             feed = self._make_feed()
-            gate = self._make_gate(feed, usage, shutdown, local=local, private=private)
+            quart = create_app(self._application, feed, usage, shutdown)
+            dispatcher = Dispatcher(self._application, quart)
+            gate = self._make_gate(dispatcher, local=local, private=private)
 
             async def serve_all() -> None:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(usage.run)
                     nursery.start_soon(feed.run, shutdown)
-                    await serve(gate, listeners, shutdown=shutdown, task_status=task_status)
+                    async with dispatcher.open(task_status.budget):
+                        await serve(gate, listeners, shutdown=shutdown, task_status=task_status)
                     nursery.cancel_scope.cancel()
 
             shown = address if private else f"http://{address}"
@@ -86,15 +89,7 @@ class _Server:
             EventDescriber(application),
         )
 
-    def _make_gate(
-        self,
-        feed: EventFeed,
-        usage: UsageWatch,
-        shutdown: trio.Event,
-        *,
-        local: bool,
-        private: bool,
-    ) -> Gate:
+    def _make_gate(self, dispatcher: Dispatcher, *, local: bool, private: bool) -> Gate:
         application, settings = self._application, self._settings
         access = Access(
             token=None if private else settings.token,
@@ -107,8 +102,7 @@ class _Server:
             "/healthz": _alive,
             "/readyz": Remembered(application, self._readiness, _is_of_tree),
         }
-        app = Dispatcher(application, create_app(application, feed, usage, shutdown))
-        return Gate(app, access, ready)
+        return Gate(dispatcher, access, ready)
 
     def _status(self) -> tuple[int, bytes]:
         return 200, self._application.status.model_dump_json().encode()

@@ -106,6 +106,7 @@ class Service(ABC):
         self._error: str | None = None
         self._supervisor: Supervisor | None = None
         self._generation: Living | None = None
+        self._deregistered = trio.Event()
         self._hooks: dict[Verb, Hook] = {}
         if not self.requires_configuration():
             self._manager = self.create_manager()
@@ -170,7 +171,12 @@ class Service(ABC):
         """
 
     def create_router(self) -> object | None:
-        """Return routes of its own, as its HTTP face understands them; None has just the usual."""
+        """Return routes of its own, as its HTTP face understands them; None has just the usual.
+
+        For ``runtime_http`` that is a blueprint of Quart, made anew for each call: it is called for
+        the first request below the service's path, again when a server starts anew, and, at most
+        once a second, where it or a hook before the first request has failed.
+        """
         return None
 
     def requires_configuration(self) -> bool:
@@ -364,9 +370,15 @@ class Service(ABC):
     def attach(self, supervisor: Supervisor | None) -> None:
         """Note which supervisor starts and stops it; a start asked for before is asked for now."""
         self._supervisor = supervisor
+        if supervisor is None:
+            self._deregistered.set()
         waits = self._lifecycle.state is ServiceState.CONFIGURED
         if waits and self._config is not None and self._config.autostart:
             self._ask_start()
+
+    async def wait_deregistered(self) -> None:
+        """Return once it has been deregistered: it belongs to its application no more."""
+        await self._deregistered.wait()
 
     @property
     def is_live(self) -> bool:

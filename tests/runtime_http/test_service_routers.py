@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import httpx
 import pytest
-from quart import Blueprint
+import trio
+from quart import Blueprint, current_app
 
 from runtime import Service, ServiceManager
-from runtime_http import ServiceRegistrationRequest, ServiceRouter
+from runtime_http import ServiceRegistrationRequest, ServiceRouter, dispatch
 
 from .conftest import Serve
 
@@ -152,6 +157,270 @@ async def test_an_error_of_an_own_route_is_told_without_its_words(
         assert "Traceback" not in answer.text
         assert (await site.get("/services/shop")).status_code == 200
     assert "the secret of the service" in caplog.text  # who runs it is told
+
+
+# --- hooks around the time in which they are served -----------------------------------------------
+
+
+class Hooked:
+    """A router with all hooks that Quart has, which writes down what is called."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.ended = trio.Event()
+
+    def make(self, service: Service) -> Blueprint:
+        calls, router = self.calls, ServiceRouter(service)
+
+        async def work() -> None:
+            calls.append("works")
+            try:
+                await trio.sleep_forever()
+            finally:
+                calls.append("works no more")
+
+        @router.before_app_serving
+        async def before() -> None:
+            await trio.lowlevel.checkpoint()
+            calls.append("before")
+
+        @router.before_app_serving
+        def before_in_a_thread() -> None:
+            calls.append("before, in a thread")
+
+        @router.while_app_serving
+        async def during() -> AsyncGenerator[None]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+                yield
+                nursery.cancel_scope.cancel()
+            self.ended.set()
+
+        @router.after_app_serving
+        async def after() -> None:
+            await trio.lowlevel.checkpoint()
+            calls.append("after")
+
+        @router.get("/calls")
+        async def list_calls() -> list[str]:
+            return calls
+
+        @router.post("/background")
+        async def background() -> str:
+            current_app.add_background_task(work)
+            return ""
+
+        return router
+
+
+FIRST = ["before", "before, in a thread", "works"]
+LAST = ["after", "works no more"]
+
+
+async def test_hooks_are_run_before_the_first_request_and_when_the_service_goes(
+    serve: Serve,
+) -> None:
+    hooked = Hooked()
+    async with serve() as site:
+        site.application.register_service(with_router(hooked.make), "shop")
+        assert hooked.calls == []
+        for _ in range(2):
+            assert (await site.get("/services/shop/calls")).json() == FIRST
+        await site.post("/services/shop/background")
+        assert (await site.get("/services/shop/calls")).json() == [*FIRST, "works"]
+        await site.delete("/services/shop")
+        await hooked.ended.wait()
+        assert (await site.get("/services/shop/calls")).status_code == 404
+    assert hooked.calls == [*FIRST, "works", *LAST, "works no more"]
+
+
+async def test_hooks_are_run_when_the_server_ends(serve: Serve) -> None:
+    hooked = Hooked()
+    async with serve() as site:
+        site.application.register_service(with_router(hooked.make), "shop")
+        assert (await site.get("/services/shop")).json()["state"] == "initialized"
+    assert hooked.calls == FIRST + LAST
+
+
+async def test_a_service_that_has_gone_is_let_go_with_its_routes(serve: Serve) -> None:
+    hooked = Hooked()
+    async with serve() as site:
+        service = weakref.ref(site.application.register_service(with_router(hooked.make), "shop"))
+        assert (await site.get("/services/shop/calls")).status_code == 200
+        await site.delete("/services/shop")
+        await hooked.ended.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert service() is None
+
+
+def note_of(site: Any, name: str = "shop") -> str:
+    return str(site.application.supervisor.status(name).note)
+
+
+async def test_a_hook_that_fails_is_told_to_the_service_and_called_again_later(
+    serve: Serve, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    there = False
+
+    def make(service: Service) -> Blueprint:
+        router = plain(service)
+
+        @router.while_app_serving
+        async def during() -> AsyncGenerator[None]:
+            try:
+                yield
+            finally:
+                closed.append("closed")
+
+        @router.while_app_serving
+        async def connect() -> AsyncGenerator[None]:
+            if not there:
+                raise ConnectionError("no pool of connections")
+            yield
+
+        return router
+
+    monkeypatch.setattr(dispatch, "RETRY_SEC", 1000)
+    async with serve() as site:
+        site.application.register_service(with_router(make), "shop")
+        for _ in range(2):
+            refused = await site.get("/services/shop/hello")
+            assert refused.status_code == 503
+            words = "the routes of service 'shop' could not be started; its `note` says why"
+            assert refused.json()["detail"] == words
+        assert closed == ["closed"]  # it was begun once
+        words = "its routes did not start: ConnectionError: no pool of connections"
+        assert note_of(site) == words
+        assert [r.getMessage() for r in caplog.records if r.name == "runtime.services.shop"] == [
+            words
+        ]
+        assert (await site.post("/services/shop/start")).status_code == 200  # the usual ones go on
+        monkeypatch.setattr(dispatch, "RETRY_SEC", -1)
+        site.application.register_service(with_router(make), "other")
+        assert (await site.get("/services/other/hello")).status_code == 503
+        there = True
+        assert (await site.get("/services/other/hello")).text == "hello from other"
+    assert closed == ["closed"] * 3
+
+
+@pytest.mark.parametrize("hook", ["before_app_serving", "after_app_serving"])
+@pytest.mark.parametrize("in_thread", [False, True], ids=["coroutine", "plain function"])
+async def test_a_hook_that_hangs_holds_up_neither_the_routes_nor_the_server(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, hook: str, in_thread: bool
+) -> None:
+    monkeypatch.setattr(dispatch, "START_SEC", 0.05 if hook == "before_app_serving" else 1000)
+    monkeypatch.setattr(dispatch, "STOP_SEC", 0.05)
+
+    def hang_in_thread() -> None:
+        time.sleep(10)
+
+    def make(service: Service) -> Blueprint:
+        router = plain(service)
+        getattr(router, hook)(hang_in_thread if in_thread else trio.sleep_forever)
+        return router
+
+    async with serve() as site:
+        site.application.register_service(with_router(make), "shop")
+        status = (await site.get("/services/shop/hello")).status_code
+        assert status == (503 if hook == "before_app_serving" else 200)
+        began = trio.current_time()
+    assert trio.current_time() - began < 9
+    verb = "start" if hook == "before_app_serving" else "stop"
+    assert note_of(site) == f"its routes did not {verb}: its hooks took too long, and were cut off"
+
+
+async def test_a_server_that_ends_waits_for_no_hook_that_hangs_before_the_first_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "STOP_SEC", 0.05)
+    begun = trio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    def make(service: Service) -> Blueprint:
+        router = plain(service)
+        router.before_app_serving(hang)
+        return router
+
+    async def ask(site: Any) -> None:
+        with pytest.raises(httpx.TransportError):  # it is cut off by the end of the server
+            await site.get("/services/shop/hello")
+
+    async with trio.open_nursery() as nursery, serve() as site:
+        site.application.register_service(with_router(make), "shop")
+        nursery.start_soon(ask, site)
+        await begun.wait()
+        await site.application.stop()
+    assert note_of(site).startswith("its routes did not start: its hooks took too long")
+
+
+async def test_a_request_under_way_when_the_service_goes_is_cut_off(serve: Serve) -> None:
+    hooked, asked, told = Hooked(), trio.Event(), trio.Event()
+
+    def make(service: Service) -> Blueprint:
+        router = hooked.make(service)
+
+        @router.get("/slow")
+        async def slow() -> str:
+            asked.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                hooked.calls.append("cut off")
+            return ""
+
+        return router
+
+    async def ask(site: Any) -> None:
+        assert (await site.get("/services/shop/slow")).status_code >= 500
+        told.set()
+
+    async with serve() as site, trio.open_nursery() as nursery:
+        site.application.register_service(with_router(make), "shop")
+        nursery.start_soon(ask, site)
+        await asked.wait()
+        await site.delete("/services/shop")
+        await told.wait()
+        await hooked.ended.wait()
+    assert hooked.calls == [*FIRST, "cut off", *LAST]
+
+
+async def test_a_task_of_a_hook_that_dies_takes_no_other_routes_with_it(
+    serve: Serve,
+) -> None:
+    die = trio.Event()
+
+    async def dies() -> None:
+        await die.wait()
+        raise LookupError("nothing there")
+
+    def make(service: Service) -> Blueprint:
+        router = plain(service)
+
+        @router.while_app_serving
+        async def during() -> AsyncGenerator[None]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(dies)
+                yield
+
+        return router
+
+    async with serve() as site:
+        site.application.register_service(with_router(make), "shop")
+        site.application.register_service(with_router(plain), "other")
+        assert (await site.get("/services/shop/hello")).status_code == 200
+        generation = site.application.supervisor.status("http").generation
+        die.set()
+        while not note_of(site):  # noqa: ASYNC110 - it is told by an event of many
+            await trio.sleep(0.01)
+        assert note_of(site) == "its routes did not stop: LookupError: nothing there"
+        assert (await site.get("/services/other/hello")).status_code == 200
+        assert site.application.supervisor.status("http").generation == generation
 
 
 def test_a_registration_has_the_fields_of_its_page() -> None:
