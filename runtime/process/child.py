@@ -99,9 +99,15 @@ class Child:
         """
         if self.returncode is not None and not self._look():
             return []
-        asked = trio.current_time()
-        with unit.budget.polite(plan.timeout, what=self._obstacle) as patience:
-            await self._ask(plan, unit, (patience.deadline - asked) * _SHARE_OF_COMMAND)
+        asked, timeout = trio.current_time(), plan.timeout
+        obeys = await self._ask(plan, unit)
+        if timeout is not None:  # however long the command has taken: the rest has its share
+            passed = trio.current_time() - asked
+            timeout = max(timeout - passed, timeout * (1 - _SHARE_OF_COMMAND))
+        with unit.budget.polite(timeout, what=self._obstacle):
+            if obeys:
+                await self._wait_exit_of([])
+                self._signal(plan.signum, self._look())
             await self._wait_all_gone()
             return []
         waited = trio.current_time() - asked
@@ -116,42 +122,66 @@ class Child:
                 await trio.lowlevel.checkpoint()
         return self._living_pids()
 
-    async def _ask(self, plan: StopPlan, unit: UnitHandle, command_sec: float) -> None:
-        """Ask the child to end, by the plan's command, and its family by the signal."""
-        if plan.command is not None and self.returncode is None and command_sec > 0:
-            command = plan.command(self.pid)
-            if failure := await self._run_stop_command(command, plan, unit, command_sec):
-                name = plan.signum.name
-                unit.note(f"stop command {command.argv[0]} {failure}; {name} is sent instead")
-                return
-            await self._wait_exit_of([])
-        self._signal(plan.signum, self._look())
+    async def _ask(self, plan: StopPlan, unit: UnitHandle) -> bool:
+        """Ask the child to end, and return whether the plan's command has done so.
+
+        Where it has not, or there is none, the signal has been sent.
+        """
+        if plan.command is None or self.returncode is not None:
+            self._signal(plan.signum, self._look())
+            return False
+        command = plan.command(self.pid)
+        failure = await self._run_stop_command(command, plan, unit)
+        if failure:
+            name = plan.signum.name
+            unit.note(f"stop command {command.argv[0]} {failure}; {name} is sent instead")
+        return failure == ""
 
     async def _run_stop_command(
-        self, command: Command, plan: StopPlan, unit: UnitHandle, limit_sec: float
-    ) -> str:
-        """Run *command*; return what was wrong with it, the signal being sent then."""
+        self, command: Command, plan: StopPlan, unit: UnitHandle
+    ) -> str | None:
+        """Run *command*; return what was wrong with it, the signal having been sent then.
+
+        Empty where it has done; None where there was no time to begin, and the signal was sent.
+        """
         output = Output(self._host.secrets)
         if plan.output is not None:
             output.listeners["process"] = plan.output.add
+        helper: Child | None = None
+        ended: int | None = None
         failure = ""
-        self._asking = command.argv[0]
-        try:
-            ending = StopPlan(timeout=_END_OF_COMMAND_SEC)
-            async with open_child(command, self._host, output, ending, unit) as helper:
-                with trio.move_on_after(limit_sec):
-                    await helper.wait_exit()
-                if helper.returncode != 0:
-                    failure = _failure_in_words(helper.returncode, limit_sec)
-                    self._signal(plan.signum, self._look())  # now; to end the helper takes a while
-        except SpawnError as error:
-            failure = f"failed: {error}"
+        began = trio.current_time()
+        ending = StopPlan(timeout=_END_OF_COMMAND_SEC)
+        # Its start is in it, too: that may have to wait for others, or take its time.
+        with unit.budget.polite(
+            plan.timeout, share=_SHARE_OF_COMMAND, what=self._obstacle
+        ) as patience:
+            if patience.deadline <= began:
+                self._signal(plan.signum, self._look())
+                return None
+            self._asking = command.argv[0]
+            try:
+                async with open_child(command, self._host, output, ending, unit) as helper:
+                    try:
+                        await helper.wait_exit()
+                    finally:
+                        ended = helper.returncode
+                        if ended != 0:  # now; to end the helper takes a while
+                            self._signal(plan.signum, self._look())
+            except SpawnError as error:
+                failure = f"failed: {error}"
+            except SurvivorsError as error:
+                unit.note(f"stop command {command.argv[0]}: {error.survivors} outlived SIGKILL")
+            finally:
+                self._asking = ""
+        limit_sec = patience.deadline - began
+        if helper is None:
             self._signal(plan.signum, self._look())
-        except SurvivorsError as error:
-            unit.note(f"stop command {command.argv[0]}: {error.survivors} outlived SIGKILL")
-        finally:
-            self._asking = ""
-        last = output.lines.tail(1) if failure else []
+            return failure or f"had not been started after {limit_sec:.1f} s"
+        if ended == 0:
+            return ""
+        failure = _failure_in_words(ended, limit_sec)
+        last = output.lines.tail(1)
         return f"{failure}: {last[0].item.text.strip()[:_LONGEST_LINE_TOLD]}" if last else failure
 
     def _obstacle(self) -> str:

@@ -7,6 +7,7 @@ tightens every shield below it, also those that are already waited in.
 
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
@@ -57,8 +58,10 @@ def tighten(one: Deadlines, other: Deadlines) -> Deadlines:
     return Deadlines(min(one.polite_until, other.polite_until), min(one.over_at, other.over_at))
 
 
-def _politely(deadlines: Deadlines, _: float) -> float:
-    return deadlines.polite_until
+def _politely(share: float, deadlines: Deadlines, now: float) -> float:
+    if share == 1:
+        return deadlines.polite_until
+    return now + share * max(0.0, deadlines.polite_until - now)
 
 
 def _to_the_end(deadlines: Deadlines, _: float) -> float:
@@ -130,15 +133,19 @@ class StopBudget:
             self._children.discard(child)
 
     def polite(
-        self, own_sec: float | None, *, what: What = str
+        self, own_sec: float | None, *, share: float = 1, what: What = str
     ) -> AbstractContextManager[trio.CancelScope]:
         """Shield a wait for something that was asked to end: at most *own_sec* seconds.
+
+        With a *share* of less than 1 it has so much of these seconds, and of what politeness has
+        left: the rest is there for another such wait.
 
         A stop that nobody has begun begins with that. *what* says what it is that is waited for, to
         who asks for `wait`. So it is with the shields below.
         """
         self._begin_at_last()
-        return self._open_shield(own_sec, _politely, what=what)
+        own_sec = None if own_sec is None else own_sec * share
+        return self._open_shield(own_sec, partial(_politely, share), what=what)
 
     def final(
         self, own_sec: float | None, *, what: What = str
