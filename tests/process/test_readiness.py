@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,14 +149,15 @@ async def test_the_word_in_a_pipe_is_read_and_the_pipe_removed(tmp_path: Path) -
         await trio.testing.wait_all_tasks_blocked()
         os.mkfifo(path)
         for word in (b"not yet, rea", b"d", b"y\n"):
+            assert not check.passed.is_set()
             await trio.to_thread.run_sync(path.write_bytes, word)  # each time opened and closed
             await trio.testing.wait_all_tasks_blocked(0.02)
-            assert check.passed.is_set() == (word == b"y\n")
+        await check.passed.wait()
     assert not path.exists()
 
 
 async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, look: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
@@ -172,11 +174,65 @@ async def test_somebody_else_who_reads_the_pipe_as_well_does_no_harm(
     monkeypatch.setattr(os, "read", read_too_late)
     async with trio.open_nursery() as nursery:
         check = Check(nursery, "pipe", path=str(path))
-        for _ in range(2):
-            await trio.to_thread.run_sync(path.write_bytes, b"ready")
-            with trio.move_on_after(0.1):
-                await check.passed.wait()
+        await trio.to_thread.run_sync(path.write_bytes, b"ready")
+        await look.true(lambda: reads == 1)  # or it would read both at once
+        assert not check.passed.is_set()
+        await trio.to_thread.run_sync(path.write_bytes, b"ready")
+        await check.passed.wait()
     assert reads == 2
+
+
+class HangingDisk:
+    """Calls of the system that do not come back before they may, where something is at that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, call: str, path: Path) -> None:
+        self.hangs, self.may_go_on, self.came_back = (threading.Event() for _ in range(3))
+        owner = Path if call == "unlink" else os
+        made = getattr(owner, call)
+
+        def hang(*args: Any, **options: Any) -> Any:
+            # (What is read is a plain file, as nothing else is read in a thread.)
+            if threading.current_thread() is not threading.main_thread() and (
+                call == "read" or args[0] == path
+            ):
+                self.hangs.set()
+                self.may_go_on.wait(20)
+                self.came_back.set()
+            return made(*args, **options)
+
+        monkeypatch.setattr(owner, call, hang)
+
+
+@pytest.mark.parametrize("call", ["open", "read", "unlink"])
+async def test_a_pipe_on_a_disk_that_hangs_holds_up_neither_the_loop_nor_a_stop(
+    tmp_path: Path, look: Any, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    before, path = look.fds(), tmp_path / "pipe"
+    path.write_text("read" if call == "read" else "ready")
+    disk = HangingDisk(monkeypatch, call, path)
+    try:
+        async with trio.open_nursery() as nursery:
+            check = Check(nursery, "pipe", path=str(path))
+            await look.true(disk.hangs.is_set)
+            if call == "unlink":  # that is given up soon
+                await check.passed.wait()
+            assert check.passed.is_set() == (call == "unlink")
+            nursery.cancel_scope.cancel()
+        assert not disk.came_back.is_set()
+    finally:
+        disk.may_go_on.set()
+    await look.true(lambda: look.fds() == before)  # what the thread had to end is ended
+
+
+async def test_a_check_that_is_cancelled_removes_the_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    async with trio.open_nursery() as nursery:
+        Check(nursery, "pipe", path=str(path))
+        await trio.to_thread.run_sync(path.write_bytes, b"not yet")  # waits for who opens it
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not path.exists()
 
 
 @pytest.mark.usefixtures("fds_kept")

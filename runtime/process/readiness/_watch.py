@@ -1,8 +1,7 @@
 """The system says when something happens where a path is to appear."""
 
 import os
-import threading
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import trio
 
 from runtime import _late
 from runtime.process.host import Host
+
+from ._borrowed import Borrowed
 
 
 class FolderWatch:
@@ -23,35 +24,18 @@ class FolderWatch:
         self._path, self._host, self._inotify = path, host, inotify
         self._watches: set[int] = set()
         self._names: set[str] = set()
-        # A thread may hang at the disk. The lock, which is held for no longer than a moment, says
-        # which of the two is the last and ends the source.
-        self._lock = threading.Lock()
-        self._busy = self._closed = False
+        self._use = Borrowed(self._end)  # by a thread, which may hang at the disk
 
     def set(self) -> None:
         """Watch what there is to be watched now; it looks at the disk, so call it in a thread.
 
         Look only after it: what appears between a look and this is told by nobody.
         """
-        if self._inotify is None or not self._begin():
-            return
-        try:
-            self._set({_split(each) for each in (self._path, _follow(self._path))})
-        finally:
-            self._end()
+        if self._inotify is not None:
+            self._use.use(self._set, None)
 
-    def _begin(self) -> bool:
-        with self._lock:
-            self._busy = not self._closed
-        return self._busy
-
-    def _end(self) -> None:
-        with self._lock:
-            self._busy = False
-            if self._closed:
-                self._inotify.close()
-
-    def _set(self, places: Iterable[tuple[Path, str]]) -> None:
+    def _set(self) -> None:
+        places = {_split(each) for each in (self._path, _follow(self._path))}
         flags = _late.inotify().flags
         mask = flags.CREATE | flags.MOVED_TO | flags.ATTRIB | flags.DELETE_SELF | flags.MOVE_SELF
         before, self._watches = self._watches, set()
@@ -82,10 +66,11 @@ class FolderWatch:
 
     def close(self) -> None:
         """End it; a thread that sets it and hangs ends it when it comes back."""
-        with self._lock:
-            self._closed = True
-            if self._inotify is not None and not self._busy:
-                self._inotify.close()
+        self._use.close()
+
+    def _end(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
 
 
 @asynccontextmanager
