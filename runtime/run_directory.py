@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
 from signal import SIGKILL
+from stat import S_ISREG
 from typing import Final, NamedTuple, final
 
 from runtime._leftovers import Leftovers
@@ -272,13 +273,20 @@ def take_token(folder: Path, file: Path) -> None:
     To be called before anybody reads it. Raises `TokenFileError`, `UnusableRunDirectoryError`.
     """
     try:
-        with file.open("rb") as opened:
+        # A named pipe would be opened when somebody writes into it, and a terminal when it likes.
+        with open(file, "rb", opener=_open_at_once) as opened:
+            if not S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise TokenFileError(file, "it is no regular file; name one that has the token")
             token = opened.read(_LONGEST_TOKEN + 1).strip()
     except OSError as error:
         raise TokenFileError(file, error.strerror or str(error)) from error
     if not _TOKEN.fullmatch(token):
         raise TokenFileError(file, _HAS_NONE)
     note_in_file(folder, TOKEN_FILE, token.decode())
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def note_in_file(folder: Path, name: str, text: str) -> None:

@@ -449,6 +449,24 @@ def test_a_file_without_a_token_is_named(tmp_path: Path, content: bytes) -> None
         take_token(tmp_path, tmp_path / "gone")
 
 
+@pytest.mark.parametrize("written", [False, True], ids=["nobody writes", "somebody writes"])
+def test_a_token_is_taken_from_no_pipe_and_nobody_waits_for_one(
+    tmp_path: Path, written: bool
+) -> None:
+    file = tmp_path / "kept"
+    os.mkfifo(file)
+    writer = os.open(file, os.O_RDWR | os.O_NONBLOCK) if written else None
+    words = "kept: it is no regular file; name one that has the token$"
+    with pytest.raises(TokenFileError, match=words):
+        take_token(tmp_path, file)
+    with pytest.raises(TokenFileError, match=r"null: it is no regular file"):
+        take_token(tmp_path, Path(os.devnull))
+    with pytest.raises(TokenFileError, match="Is a directory"):
+        take_token(tmp_path, tmp_path)
+    if writer is not None:
+        os.close(writer)
+
+
 def test_an_address_is_replaced_as_a_whole_and_forgotten(tmp_path: Path) -> None:
     for text in ("127.0.0.1:1", "127.0.0.1:2"):
         note_in_file(tmp_path, "control", text)
