@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runtime import _late
 from runtime._problems import Location, Problem
+from runtime._procfs import MARKER_IS_OURS, MARKERS
 from runtime._secrets import (
     BEGIN,
     count_references,
@@ -84,6 +85,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     for name, value, line, is_literal in _late.parse_env_file(text):
         if name is None or value is None or "\0" in value:
             raise EnvFileError(path, line, "is no line of the form NAME=value")
+        if name in MARKERS:  # no process would have it, and only the manifest see it
+            raise EnvFileError(path, line, f"{name} {MARKER_IS_OURS}")
         problems: list[Problem] = []
         # (Who writes a secret there means one, whatever the quotes, and is told that it is none.)
         stays = is_literal and BEGIN not in value

@@ -16,7 +16,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+#: The variables that tell whose a process is: they are in the environment of each, and all below.
+TREE_VARIABLE: Final = "RUNTIME_TREE"
+UNIT_VARIABLE: Final = "RUNTIME_UNIT"
+MARKERS: Final = frozenset({TREE_VARIABLE, UNIT_VARIABLE})
+#: What is said to who would set one of them.
+MARKER_IS_OURS: Final = "is ours to set, for it tells whose a process is; leave it out"
 
 _CHUNK = 65_536
 _LISTENS = b"0A"

@@ -26,7 +26,7 @@ from stat import S_ISREG
 from typing import Final, NamedTuple, final
 
 from runtime._leftovers import Leftovers
-from runtime._procfs import Member, kill_groups, read_name, read_stat, send_signal
+from runtime._procfs import TREE_VARIABLE, Member, kill_groups, read_name, read_stat, send_signal
 from runtime._roster import Roster, read_roster
 
 SWEEP_SEC: Final = 5.0
@@ -170,7 +170,7 @@ class RunDirectory:
 
         For the end of a tree whose guard has died. Raises `LeftoversError`; blocks for a while.
         """
-        mark = f"RUNTIME_TREE={_identify(self._lock)}-".encode()
+        mark = f"{TREE_VARIABLE}={_identify(self._lock)}-".encode()
         _end_leftovers(self.path, Leftovers(mark, read_roster(self.path)), say)
 
 

@@ -82,4 +82,4 @@ class Host:
 
     def marker(self, unit: str) -> dict[str, str]:
         """Return the variables that tell every descendant's unit and tree."""
-        return {"RUNTIME_TREE": self.tree_id, "RUNTIME_UNIT": unit}
+        return {_procfs.TREE_VARIABLE: self.tree_id, _procfs.UNIT_VARIABLE: unit}

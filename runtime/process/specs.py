@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from runtime._procfs import MARKER_IS_OURS, MARKERS
 from runtime._specs import FilePath, HealthSpec, IsNumber, Seconds, Text, without_nul
 
 MOST_REPLICAS: Final = 1_000
@@ -63,6 +64,8 @@ ExitCode = Annotated[
 def _variable_name(name: str) -> str:
     if not name or "=" in name:
         raise ValueError("the name of a variable must not be empty nor contain '='")
+    if name in MARKERS:
+        raise ValueError(MARKER_IS_OURS)
     return name
 
 

@@ -340,6 +340,13 @@ BAD: dict[str, Bad] = {
     "variable without a name": process(
         'env: {"": x}', "env.'': the name of a variable must not be empty nor contain '='"
     ),
+    **{
+        f"variable {name}": process(
+            f"env: {{{name}: x, OTHER: y}}",
+            f"env.{name}: is ours to set, for it tells whose a process is; leave it out",
+        )
+        for name in ("RUNTIME_UNIT", "RUNTIME_TREE")
+    },
     "NUL in an argument": process('args: ["a\\0b"]', "args.0: must not contain a NUL character"),
     "NUL in a path": top(
         'run_directory: "a\\0b"', "run_directory: must not contain a NUL character"
@@ -685,6 +692,12 @@ BAD: dict[str, Bad] = {
     ),
     "malformed env_file": top(
         "env_file: e", "env_file: FOLDER/e:2: is no line of the form NAME=value", e="A=1\n=2\n"
+    ),
+    "variable of ours in the env_file": top(
+        "env_file: e",
+        "env_file: FOLDER/e:2: RUNTIME_UNIT is ours to set, for it tells whose a process is;"
+        " leave it out",
+        e="A=1\nexport RUNTIME_UNIT='x'\n",
     ),
     "variables of variables": top(
         "env_file: e",

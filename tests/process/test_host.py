@@ -10,6 +10,7 @@ from itertools import pairwise
 from secrets import token_hex
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
@@ -45,10 +46,13 @@ async def test_without_a_guard_an_orphan_is_found_among_the_other_children_of_ou
     assert not look.alive(orphan)
 
 
-async def test_a_child_is_marked_with_its_tree_and_unit(make_pilot: Any, py: Any) -> None:
+async def test_a_child_is_marked_with_its_tree_and_unit(
+    make_pilot: Any, py: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = ("RUNTIME_TREE", "RUNTIME_UNIT", "OWN", "HOME")
     code = f"import os; print(*(os.environ.get(key) for key in {keys}))"
-    own = {"OWN": "1", "RUNTIME_UNIT": "forged", "HOME": "/elsewhere"}
+    monkeypatch.setenv("RUNTIME_UNIT", "of a tree above us")
+    own = {"OWN": "1", "HOME": "/elsewhere"}
     host = Host(tree_id=f"abc-{token_hex(4)}")  # a second run of this test would end what is ours
     pilot = make_pilot(
         py(code, name="api", env=own, shutdown_strategy="do_not_restart"),
