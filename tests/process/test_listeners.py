@@ -67,13 +67,13 @@ async def test_the_listener_of_a_stranger_makes_nobody_ready_and_is_named(
     make_pilot: Any, sh: Any, stranger: socket.socket, host: dict[str, str]
 ) -> None:
     port = port_of(stranger)
-    definition = sh("exec sleep 60", ready_timeout_sec=0.3, **by_tcp(port, **host), **ONCE)
+    definition = sh("exec sleep 60", ready_timeout_sec=1.5, **by_tcp(port, **host), **ONCE)
     pilot = make_pilot(definition)
     await pilot.start()
     status = pilot.supervisor.status("p")
     assert status.stage is Stage.FAILED
     assert status.reason == (
-        "not ready within 0.3 s by its tcp check (the limit is ready_timeout_sec)"
+        "not ready within 1.5 s by its tcp check (the limit is ready_timeout_sec)"
         + held_by_us(port)
     )
 

@@ -367,7 +367,7 @@ async def test_a_write_that_hangs_is_left_behind_and_never_joined_by_a_second_on
     logged.limiter.total_tokens = 10
     disk = HangingDisk()
     monkeypatch.setattr(logfile, "append_lines", disk.append)
-    await logged.run(logged.room.sh("echo one"), stop_at_end_sec=0.3)
+    await logged.run(logged.room.sh("echo one"), stop_at_end_sec=1.0)
     assert disk.entered.is_set()
     assert logged.notes[-1].startswith("does not have its last lines, 1 of them: a write was ")
     async with logged.room.open(logged.room.sh("echo two; read -r line < gate")):

@@ -87,12 +87,13 @@ async def test_what_runs_longer_than_it_may_is_stopped_as_failed_and_its_policy_
     make_pilot: Any, sh: Any
 ) -> None:
     restart = {"when": "failure", "delay_sec": 0, "max_restarts": 1}
-    pilot = make_pilot(sh("echo up; exec sleep 60", max_run_sec=0.1, restart=restart))
+    # (Long enough for a shell to say something on a busy machine.)
+    pilot = make_pilot(sh("echo up; exec sleep 60", max_run_sec=1, restart=restart))
     await pilot.start()
     status = pilot.supervisor.status("p")
     assert (status.stage, status.generation) == (Stage.FAILED, 2)
     assert isinstance(status.error, RunLimitError)
-    words = "ran longer than 0.1 s (the limit is max_run_sec); given up after 1 restart in "
+    words = "ran longer than 1 s (the limit is max_run_sec); given up after 1 restart in "
     assert status.reason.startswith(words)
     process = pilot.get_process_by_name("p")
     assert process.get_status().return_code == -signal.SIGTERM
@@ -234,7 +235,7 @@ async def test_the_rest_of_the_family_is_sent_the_signal_when_the_leader_has_gon
     [
         (["sh", "-c", "echo busy; exit 7"], 1000, "exited with 7: busy; SIGTERM is sent instead"),
         (["sh", "-c", "kill -9 $$"], 1000, "killed by SIGKILL; SIGTERM is sent instead"),
-        (["sleep", "60"], 0.5, "was still running after 0.4 s; SIGTERM is sent instead"),
+        (["sleep", "60"], 2.5, "was still running after 2.0 s; SIGTERM is sent instead"),
     ],
     ids=["fails", "is killed", "hangs"],
 )
@@ -249,7 +250,7 @@ async def test_a_stop_command_that_does_not_do_is_told_and_the_signal_is_sent(  
     told = [note for note in notes(pilot) if note.startswith("stop command /")]
     assert [note.partition(" ")[2].partition(" ")[2].partition(" ")[2] for note in told] == [words]
     lines = [entry.item.text for entry in process.output.lines.tail()]
-    if timeout > 1:  # with half a second the machine may be too busy
+    if timeout > 100:  # with half a second the machine may be too busy
         assert lines.count("term") == 1
 
 

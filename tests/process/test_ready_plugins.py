@@ -69,7 +69,8 @@ async def test_registered_they_change_nothing(
             server.bind(("127.0.0.1", 0))
             params = {"port": server.getsockname()[1]}
     script = f"echo ready > {tmp_path}/ready; exec sleep 60"
-    process = sh(script, ready_strategy=name, ready_params=params, ready_timeout_sec=0.3)
+    within = 0.3 if name == "tcp" else 30
+    process = sh(script, ready_strategy=name, ready_params=params, ready_timeout_sec=within)
     pilot = make_pilot({**process, "restart": {"when": "never"}}, options={"keep": True})
     pilot.register_plugins([plugin() for plugin in ALL.values()])
     async with pilot:
