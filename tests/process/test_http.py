@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -317,16 +318,9 @@ async def test_a_process_is_ready_by_its_third_answer(
         assert sum('" 503 ' in line for line in lines) == 2
 
 
-async def test_a_stranger_on_the_port_is_not_asked(make_pilot: Any, sh: Any) -> None:
-    async with serving(OK) as (server, port):
-        definition = sh(
-            "exec sleep 60",
-            ready_strategy="http",
-            ready_params={"url": f"http://localhost:{port}/"},
-            ready_timeout_sec=1.5,
-            shutdown_strategy="do_not_restart",
-        )
-        pilot = make_pilot(definition)
-        await pilot.start()
-        assert f"port {port} is held by pid" in pilot.supervisor.status("p").reason
+async def test_a_stranger_on_the_port_is_not_asked(room: Any) -> None:
+    async with serving(OK) as (server, port), room.open(room.sh("exec sleep 60")) as child:
+        candidate = Candidate(child.family)
+        assert not await by_http(f"http://localhost:{port}/").probe(room.host, candidate)
+        assert candidate.obstacle.startswith(f"port {port} is held by pid {os.getpid()} ")
     assert server.requests == []
