@@ -7,7 +7,6 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ import trio
 from runtime.pilot import ProcessPilot
 from runtime.plugin import Plugin
 from runtime.process import HookError, Process
+from runtime.process.child import Child
 from runtime.process.host import Host
 from runtime.supervision.events import EventKind
 from runtime.supervision.graph import Stage
@@ -284,16 +284,22 @@ async def test_a_hook_at_the_end_that_never_ends_is_left_and_the_next_is_called(
 
 
 async def test_a_hook_for_which_no_time_is_left_is_said_to_be_not_called(
-    make_pilot: Any, sh: Any
+    make_pilot: Any, sh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    left: list[Child] = []
+    reap = Child.reap
+
+    def note_and_reap(self: Child) -> None:
+        left.append(self)
+        reap(self)
+
+    monkeypatch.setattr(Child, "reap", note_and_reap)
     hooks = Hooks()
     pilot = with_hooks(make_pilot(sh(SLEEP, **HOOKED)), hooks)
     async with pilot:
-        (process,) = pilot.get_manifest_processes()
-        pid = process.pid
         pilot.supervisor.force(0)
-    with suppress(ChildProcessError):  # without any time nobody has waited for its end
-        await trio.to_thread.run_sync(os.waitpid, pid, 0)
+    (child,) = left
+    await trio.to_thread.run_sync(child._popen.wait)  # without any time nobody has
     assert hooks.of()["on_shutdown"] == 0
     assert "hook count (on_shutdown) was not called: no time was left" in notes(pilot)
 
